@@ -1,0 +1,445 @@
+"""The one path from a review to its answer, for HTTP and for the command line alike.
+
+Nothing here reads a clock, the network or the environment: what is decided depends on the review,
+on the configuration, and on what the two look-ups say of the namespace and the API server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from webhook import alerts, aws, review
+from webhook.config import SYSTEM_NAMESPACES, Configuration
+from webhook.draft import TEMPLATE, Alert, Draft, Operation
+from webhook.ledger import AnnotationsFullError, Ledger, Record
+from webhook.mutations import MUTATIONS
+from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
+from webhook.review import InvalidReviewError, Request
+from webhook.settings import (
+    BUILT_IN,
+    CONFIGURATION,
+    EMPTY,
+    NAMESPACE,
+    POD_TEMPLATE,
+    WORKLOAD,
+    Layer,
+    Namespace,
+    Policy,
+    Problem,
+    Table,
+)
+from webhook.workload import (
+    DEFAULT_GRACE_SECONDS,
+    Kind,
+    find_kind,
+    malformed,
+    mapping,
+    serves,
+    template,
+)
+
+log = logging.getLogger("webhook")
+
+Json = dict[str, Any]
+
+# Their requests are decided afresh, pod template included: moving it is what they are for.
+DECIDED_AFRESH: Final = frozenset({"seamless-backfill", "seamless-revert"})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a request.
+
+    Args:
+        operations: the JSON Patch that makes the object what it shall be.
+        alerts: what to warn the user of.
+        refused: the settings that this request brought and that are invalid.
+        applied: the settings whose injections the result bears.
+        skipped: why nothing is injected, if nothing is.
+        kept: whether the pod template stays as it is in the cluster.
+        restarts: whether the pod template changes, so that pods restart; on CREATE there are none.
+        situation: what it was decided by; none where it was not decided at all.
+        result: the object as it shall be.
+    """
+
+    operations: Sequence[Operation] = ()
+    alerts: tuple[Alert, ...] = ()
+    refused: tuple[Problem, ...] = ()
+    applied: tuple[str, ...] = ()
+    skipped: str | None = None
+    kept: bool = False
+    restarts: bool = False
+    situation: Situation | None = None
+    result: Json | None = None
+
+    @property
+    def outcome(self) -> str:
+        """One word for it: `refused`, `patched`, `unchanged` or `skipped`."""
+        if self.refused:
+            return "refused"
+        if self.operations:
+            return "patched"
+        return "skipped" if self.skipped else "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back over HTTP, and what happened, for those who count."""
+
+    status: int
+    body: bytes
+    request: Request | None = None
+    decision: Decision | None = None
+
+
+NoNamespace: Final[Callable[[str], Namespace | None]] = lambda _name: None  # noqa: E731 - a default
+UnknownServer: Final[Callable[[], ServerVersion | None]] = lambda: None  # noqa: E731 - a default
+
+
+class Admission:
+    """Decides reviews under one configuration.
+
+    Args:
+        configuration: the file's content.
+        namespaces: looks a namespace up by name; `None` for one that is not known, which then
+            counts as selected and says nothing.
+        server: tells the API server's version, `None` where that is not known.
+        own_namespace: the namespace that the webhook runs in, which is never touched.
+        mutations: what may be done to a workload, in order.
+
+    Raises:
+        InvalidSettingError: the configuration's `defaults` do not parse.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        namespaces: Callable[[str], Namespace | None] = NoNamespace,
+        server: Callable[[], ServerVersion | None] = UnknownServer,
+        own_namespace: str | None = None,
+        mutations: Iterable[Mutation] = MUTATIONS,
+    ) -> None:
+        self.configuration = configuration
+        self.namespaces = namespaces
+        self.server = server
+        self.mutations = tuple(mutations)
+        self.table = Table(setting for each in self.mutations for setting in each.settings)
+        self.ledger = Ledger(place for each in self.mutations for place in each.fields)
+        self._in_template = frozenset(
+            setting.name for each in self.mutations if each.in_template for setting in each.settings
+        )
+        self._defaults = self.table.defaults(configuration.defaults)
+        self._excluded = SYSTEM_NAMESPACES | set(configuration.excluded_namespaces)
+        if own_namespace:
+            self._excluded |= {own_namespace}
+        self._precheck = PrecheckContainer(
+            configuration.precheck.image,
+            configuration.precheck.image_pull_policy,
+            configuration.precheck.run_as_user,
+            configuration.precheck.resources.model_dump(exclude_none=True),
+        )
+
+    def answer(self, body: bytes) -> Answer:
+        """Answer a review, bytes to bytes.
+
+        An unexpected error discards the whole patch: the request is allowed, with a warning.
+        """
+        try:
+            request = review.decode(body)
+        except InvalidReviewError as error:
+            return Answer(400, str(error).encode())
+        try:
+            decision = self.decide(request)
+            return Answer(200, self._encode(request.uid, decision), request, decision)
+        except Exception:  # the boundary: whatever goes wrong in here must not hurt a deployment
+            log.exception("request %s is allowed unpatched: unexpected error", request.uid)
+        text = "an unexpected error: allowed, nothing is patched"
+        return Answer(
+            200,
+            review.encode(request.uid, warnings=[text], audit={"skipped": "error"}),
+            request,
+            Decision(alerts=(Alert("error", text),), skipped="error"),
+        )
+
+    def _encode(self, uid: str, decision: Decision) -> bytes:
+        audits = self.configuration.mode == "audit"
+        applied, skipped = ", ".join(decision.applied), decision.skipped
+        if audits and applied:
+            skipped = f"audit mode, would apply: {applied}"
+        elif decision.refused:
+            skipped = "invalid settings"
+        return review.encode(
+            uid,
+            operations=() if audits else decision.operations,
+            warnings=[alert.text for alert in decision.alerts],
+            audit={"skipped": skipped} if skipped else {"applied": applied},
+            refusal="; ".join(map(str, decision.refused)) or None,
+        )
+
+    def decide(self, request: Request) -> Decision:
+        """Decide what becomes of a request."""
+        reason = self._unasked(request)
+        if reason:
+            return Decision(skipped=reason)
+        gvk = request.kind
+        if aws.is_namespace(gvk) and self.configuration.aws_readiness_gates:
+            return self._decide_namespace(request)
+        kind = find_kind(gvk.group or "", gvk.version, gvk.kind)
+        if kind is None or kind.name not in self.configuration.kinds:
+            return Decision(skipped="kind")
+        complaint = malformed(request.object)
+        if complaint:
+            text = f"nothing is patched: {complaint}"
+            return Decision(skipped="malformed", alerts=(Alert("malformed", text),))
+        reason = _untouchable(request.object)
+        return Decision(skipped=reason) if reason else self._decide_case(self._case(request, kind))
+
+    def _unasked(self, request: Request) -> str | None:
+        if request.operation not in {"CREATE", "UPDATE"}:
+            return "operation"
+        if request.sub_resource:
+            return "subresource"
+        if request.namespace in self._excluded:
+            return "excluded-namespace"
+        return None
+
+    def _decide_namespace(self, request: Request) -> Decision:
+        if (request.name or request.namespace) in self._excluded:
+            return Decision(skipped="excluded-namespace")
+        operations, skipped = aws.label(request.object, self.table, self.configuration.scope)
+        applied = () if skipped else (aws.SETTING,)
+        return Decision(operations=operations, skipped=skipped, applied=applied)
+
+    # What the user, the namespace and the records say.
+
+    def _case(self, request: Request, kind: Kind) -> _Case:
+        workload: Json = request.object
+        old = request.old_object if request.operation == "UPDATE" else None
+        if old is not None and malformed(old):
+            old = None
+        namespace = self.namespaces(request.namespace) if request.namespace else None
+        above, below = self._layers(workload)
+        read = self.ledger.read
+        return _Case(
+            request=request,
+            kind=kind,
+            workload=workload,
+            old=old,
+            namespace=namespace,
+            above=above,
+            below=below,
+            out_of_scope=self._out_of_scope(above, below, namespace),
+            of_template=read(workload, in_template=True),
+            of_workload=read(workload if old is None else old, in_template=False),
+            same_template=old is not None and template(workload) == template(old),
+            old_layers=None if old is None else self._layers(old),
+        )
+
+    def _layers(self, workload: Json) -> tuple[Layer, Layer]:
+        layer = self.table.layer
+        above = mapping(workload.get("metadata"))
+        below = mapping(template(workload).get("metadata"))
+        place = "spec.template.metadata"
+        return (
+            layer(WORKLOAD, "metadata", above.get("labels"), above.get("annotations")),
+            layer(POD_TEMPLATE, place, below.get("labels"), below.get("annotations")),
+        )
+
+    def _out_of_scope(self, above: Layer, below: Layer, namespace: Namespace | None) -> str | None:
+        """Say why a workload is out of scope, if it is; the nearest word counts."""
+        inject = above.inject if above.inject is not None else below.inject
+        if inject is None and namespace is not None:
+            inject = namespace.layer.inject
+            if inject is None and self.configuration.scope == "opt-in":
+                return "not-selected"
+        return "disabled" if inject is False else None
+
+    def _refused(self, case: _Case) -> tuple[Problem, ...]:
+        """Find the bad settings that this request brought and that it is refused for."""
+        settings = self.configuration
+        if settings.invalid_settings == "warn" or settings.mode == "audit" or case.out_of_scope:
+            return ()
+        # A template that this request brings with a record may be a rollback: never in its way.
+        if case.of_template and not case.same_template:
+            return ()
+        known = () if case.old_layers is None else _problems(*case.old_layers)
+        return tuple(each for each in _problems(case.above, case.below) if each not in known)
+
+    # From what the user wrote to what it shall be.
+
+    def _decide_case(self, case: _Case) -> Decision:
+        bare = not (case.of_template or case.of_workload)
+        if case.out_of_scope and bare and not self.ledger.read(case.workload, in_template=False):
+            told = _invalid(_problems(case.above, case.below))
+            return Decision(skipped=case.out_of_scope, alerts=told)
+        refused = self._refused(case)
+        if refused:
+            return Decision(refused=refused)
+        written = self._draft(case, kept=False)
+        kept = self._keeps(case, written.root)
+        situation = self._situation(case, written.root)
+        skipped = case.out_of_scope
+        draft = self._draft(case, kept=True) if kept else written
+        self._start(case, draft)
+        try:
+            self._mutate(draft, situation, apply=not skipped, kept=kept)
+        except AnnotationsFullError:
+            skipped = "annotations-full"
+            draft = self._draft(case, kept=kept)
+            self._start(case, draft)
+            self._mutate(draft, situation, apply=False, kept=kept)
+            draft.alert(skipped, "nothing is injected: no room for its record in the annotations")
+        return self._decision(case, draft, situation, skipped, kept=kept)
+
+    def _keeps(self, case: _Case, written: Json) -> bool:
+        """Tell whether the pod template stays as it is: nobody asked for new pods."""
+        if case.old is None or case.old_layers is None:
+            return False
+        if case.request.field_manager in DECIDED_AFRESH:
+            return False
+        was_out_of_scope = self._out_of_scope(*case.old_layers, case.namespace)
+        return (
+            (was_out_of_scope is None) == (case.out_of_scope is None)
+            and self._acting(case.old_layers[0]) == self._acting(case.above)
+            and (case.same_template or self._same_words(written, case.old))
+        )
+
+    def _acting(self, layer: Layer) -> Json:
+        """Pick the settings on a workload that act on its pod template."""
+        return {name: value for name, value in layer.values.items() if name in self._in_template}
+
+    def _same_words(self, written: Json, old: Json) -> bool:
+        """Tell whether the user's part of the pod template is what it was."""
+        before = Draft(old)
+        self.ledger.take_out(before, self.ledger.read(old, in_template=True), in_template=True)
+        return _with_defaults(template(written)) == _with_defaults(template(before.root))
+
+    def _situation(self, case: _Case, written: Json) -> Situation:
+        above, below = case.above, case.below
+        serving = (
+            above.inject is True
+            or below.inject is True
+            or bool(above.values.get("readiness-probe") or below.values.get("readiness-probe"))
+            or serves(written)
+        )
+        layers = (
+            (WORKLOAD, above.values),
+            (POD_TEMPLATE, below.values),
+            (NAMESPACE, EMPTY.values if case.namespace is None else case.namespace.layer.values),
+            (CONFIGURATION, self._defaults),
+            (BUILT_IN, self.table.built_in),
+        )
+        inherits = serving or self.configuration.apply_defaults_to == "all"
+        policy = Policy(self.table, layers, inherits)
+        return Situation(case.kind, policy, serving, self.server(), self._precheck)
+
+    def _draft(self, case: _Case, *, kept: bool) -> Draft:
+        """Give the pod template that the user wrote, or with `kept` the one in the cluster."""
+        draft = Draft(case.workload)
+        if not kept:
+            self.ledger.take_out(draft, case.of_template, in_template=True)
+        elif not case.same_template and case.old is not None:
+            draft.set(TEMPLATE, template(case.old))
+        return draft
+
+    def _start(self, case: _Case, draft: Draft) -> None:
+        """Take out what lies outside the template: the draft is then what mutations start from."""
+        self.ledger.take_out(draft, case.of_workload, in_template=False)
+        draft.settle_baseline()
+
+    def _mutate(self, draft: Draft, situation: Situation, *, apply: bool, kept: bool) -> None:
+        """Apply the mutations, or none, and write the records of what they injected."""
+        mutations = [each for each in self.mutations if not (kept and each.in_template)]
+        if apply:
+            for mutation in mutations:
+                mutation.apply(draft, situation)
+        for mutation in mutations:
+            if mutation.settle:
+                mutation.settle(draft, situation.kind)
+        self.ledger.write(draft, in_template=False)
+        if not kept:
+            self.ledger.write(draft, in_template=True)
+
+    def _decision(
+        self, case: _Case, draft: Draft, situation: Situation, skipped: str | None, *, kept: bool
+    ) -> Decision:
+        applied = {draft.settings_of[each] for each in draft.injected}
+        if kept:
+            stays = self.ledger.read(draft.root, in_template=True)
+            applied.update(place.setting for place, _ in stays.entries)
+        written = bool(case.above.values or case.below.values)
+        treated = situation.policy.inherits or written
+        found = list(_invalid(_problems(case.above, case.below)))
+        found += draft.alerts
+        if not skipped and treated:
+            found += alerts.check(draft.root, situation)
+        if not skipped and case.namespace is not None:
+            found += _invalid(case.namespace.layer.problems)
+        found += _unreadable(case)
+        if not applied and not skipped:
+            skipped = "nothing-to-inject" if treated else "not-serving"
+        changed = case.old is not None and template(draft.root) != template(case.old)
+        return Decision(
+            operations=draft.patch(),
+            alerts=tuple(found),
+            applied=tuple(name for name in self.table if name in applied),
+            skipped=None if applied else skipped,
+            kept=kept,
+            restarts=changed and not kept,
+            situation=situation,
+            result=draft.root,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A request about a workload, read once: what everybody says of it."""
+
+    request: Request
+    kind: Kind
+    workload: Json
+    old: Json | None
+    namespace: Namespace | None
+    above: Layer
+    below: Layer
+    out_of_scope: str | None
+    of_template: Record
+    of_workload: Record
+    same_template: bool
+    old_layers: tuple[Layer, Layer] | None
+
+
+def _untouchable(workload: Json) -> str | None:
+    if mapping(workload.get("metadata")).get("deletionTimestamp"):
+        return "deleting"
+    if mapping(workload.get("spec")).get("workloadRef"):
+        return "workload-ref"
+    return None
+
+
+def _problems(above: Layer, below: Layer) -> tuple[Problem, ...]:
+    return above.problems + below.problems
+
+
+def _invalid(problems: Iterable[Problem]) -> tuple[Alert, ...]:
+    return tuple(Alert("invalid-setting", each.brief) for each in problems)
+
+
+def _unreadable(case: _Case) -> Iterator[Alert]:
+    for record, place in ((case.of_template, POD_TEMPLATE), (case.of_workload, WORKLOAD)):
+        if not record.readable:
+            text = f"the record on the {place} is unreadable: what it named is yours now"
+            yield Alert("unreadable-record", text)
+
+
+def _with_defaults(pod_template: Json) -> Json:
+    """Fill in the one default that a record made offline may have noted as absent."""
+    spec = mapping(pod_template.get("spec"))
+    if spec.get("terminationGracePeriodSeconds") is not None:
+        return pod_template
+    spec = {**spec, "terminationGracePeriodSeconds": DEFAULT_GRACE_SECONDS}
+    return {**pod_template, "spec": spec}

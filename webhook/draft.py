@@ -1,0 +1,381 @@
+"""The object being changed: copied on write, its injections noted, its JSON Patch made.
+
+A draft never changes what it was given. Writing to a place copies the mappings and lists on
+the way to it and nothing else, so that whatever was not written is the very same Python object
+before and after, and the patch (RFC 6902) is found by comparing only what is not.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+Step = str | int
+Path = tuple[Step, ...]
+Operation = dict[str, Any]
+
+NAMED: Final = "*"
+"""The step of a field's path that stands for a list item, found by its name."""
+
+
+class _Missing(enum.Enum):
+    ABSENT = "absent"
+    KEEP = "keep"
+
+
+ABSENT: Final = _Missing.ABSENT
+"""What stands where there is no key at all (`null` is `None`)."""
+KEEP: Final = _Missing.KEEP
+"""What a field's `release` answers where the user has changed the value: it is theirs."""
+
+
+def identical(one: Any, other: Any) -> bool:
+    """Tell whether two JSON values are the same; unlike `==`, `1` is neither `true` nor `1.0`."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return len(one) == len(other) and all(
+            key in other and identical(value, other[key]) for key, value in one.items()
+        )
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(identical, one, other))
+    return bool(one == other)
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """One injected value and what was there before.
+
+    `made` counts the mappings and lists above it that did not exist (`null`: the topmost of them
+    was written as `null`); where it is not zero, `was` is `ABSENT`.
+    """
+
+    value: Any
+    was: Any = ABSENT
+    made: int = 0
+    null: bool = False
+
+
+def release_unchanged(current: Any, injection: Injection) -> Any:
+    """Give back what was there before, or `KEEP` where the value is no longer what we wrote."""
+    return injection.was if identical(current, injection.value) else KEEP
+
+
+def any_before(_value: Any, _was: Any) -> bool:
+    """Accept whatever a record says was there before."""
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """A place that a mutation writes, and how what was written there is taken back.
+
+    Args:
+        path: the steps from the pod template (`in_template`) or from the workload; `NAMED` is a
+            list item found by its name. A path that ends in `NAMED` is a field of whole items.
+        setting: the setting that it is reported under.
+        in_template: whether it lies in the pod template, so that changing it restarts pods.
+        makes: how many of the mappings or lists right above it may have to be created.
+        release: what to put in place of a value that stands there now, see `release_unchanged`.
+        restorable: whether `was` may be put back for `value`; a record that says otherwise was
+            not written by us.
+        names: which item names a record may mention.
+        item_key: the key that names an item of the list.
+    """
+
+    path: tuple[str, ...]
+    setting: str
+    in_template: bool = True
+    makes: int = 0
+    release: Callable[[Any, Injection], Any] = release_unchanged
+    restorable: Callable[[Any, Any], bool] = any_before
+    names: Callable[[str], bool] = bool
+    item_key: str = "name"
+
+    @property
+    def of_items(self) -> bool:
+        """Whether whole list items are injected here."""
+        return self.path[-1] == NAMED
+
+    @property
+    def pattern(self) -> str:
+        """The key of a record's entry, `[*]` in place of the name."""
+        return ".".join(self.path).replace("." + NAMED, "[" + NAMED + "]")
+
+    def key(self, name: str | None) -> str:
+        """Name one place of this field in a record."""
+        return self.pattern if name is None else self.pattern.replace(NAMED, name, 1)
+
+
+TEMPLATE: Final[Path] = ("spec", "template")
+
+
+@dataclass(slots=True)
+class Alert:
+    """Something that no patch can mend, in at most 120 characters."""
+
+    code: str
+    text: str
+
+
+@dataclass(slots=True)
+class Draft:
+    """A workload on its way to what it shall be.
+
+    `original` is what was given and is never written to; `root` is the draft; `baseline` what
+    the user wrote, once the recorded injections are out.
+    """
+
+    original: dict[str, Any]
+    root: dict[str, Any] = field(init=False)
+    baseline: dict[str, Any] = field(init=False)
+    injected: dict[tuple[Field, str | None], Injection] = field(default_factory=dict)
+    settings_of: dict[tuple[Field, str | None], str] = field(default_factory=dict)
+    taken: dict[tuple[Field, str | None], Injection] = field(default_factory=dict)
+    alerts: list[Alert] = field(default_factory=list)
+    _copies: dict[Path, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root = self.baseline = self.original
+
+    def get(self, *path: Step) -> Any:
+        """Read a place; `None` where it, or anything above it, is absent or null."""
+        return _read(self.root, path)
+
+    def edit(self, path: Path, *, as_list: bool = False) -> Any:
+        """Give the mapping or list at a path to write to, making what is absent or null."""
+        node = self._copies.get(path)
+        if node is not None:
+            return node
+        if not path:
+            node = self.root = self.root.copy()
+        else:
+            above = self.edit(path[:-1])
+            step = path[-1]
+            child = above.get(step) if type(above) is dict else above[step]
+            empty: Any = [] if as_list else {}
+            node = empty if child is None else child.copy()
+            above[step] = node
+        self._copies[path] = node
+        return node
+
+    def set(self, path: Path, value: Any) -> None:
+        """Write a value."""
+        self.edit(path[:-1])[path[-1]] = value
+        self._forget(path)
+
+    def remove(self, path: Path, made: int = 0, *, null: bool = False) -> None:
+        """Take a key or an item away, and up to `made` mappings or lists that are empty then."""
+        parent = self.edit(path[:-1])
+        del parent[path[-1]]
+        self._forget(path)
+        for level in range(1, made + 1):
+            if parent:
+                return
+            above = path[:-level]
+            parent = self.edit(above[:-1])
+            if null and level == made:
+                parent[above[-1]] = None
+            else:
+                del parent[above[-1]]
+            self._forget(above)
+
+    def settle_baseline(self) -> None:
+        """Call what stands now what the user wrote; what is written from here on is ours."""
+        self.baseline = self.root
+        self._copies.clear()
+
+    def alert(self, code: str, text: str) -> None:
+        """Say something that no patch can mend."""
+        self.alerts.append(Alert(code, text))
+
+    def inject(
+        self,
+        place: Field,
+        value: Any,
+        *,
+        name: str | None = None,
+        at: int | None = None,
+        setting: str | None = None,
+    ) -> None:
+        """Write a value and note what was there before.
+
+        Args:
+            place: the field.
+            value: what to write; for a field of items, the item.
+            name: the name of the list item on the way, or of the item itself.
+            at: for a field of items, where in the list; at its end where not given.
+            setting: the setting to report it under, if not the field's own.
+        """
+        path = self.locate(place, name)
+        if path is None:  # pragma: no cover - a mutation names what it has just seen
+            return
+        if not place.of_items and identical(_read(self.root, path), value):
+            return
+        made, null, was = _before(self.baseline, path)
+        if place.of_items:
+            items = self.edit(path, as_list=True)
+            items.insert(len(items) if at is None else at, value)
+            self._copies.clear()  # what follows has moved
+            injection = Injection(None, made=made, null=null)
+        else:
+            self.edit(path[:-1])[path[-1]] = value
+            injection = Injection(value, was, max(0, made - 1), null and made > 1)
+        self.injected[place, name] = injection
+        self.settings_of[place, name] = setting or place.setting
+
+    def take_out(self, place: Field, name: str | None, injection: Injection) -> None:
+        """Put back what was there before a recorded injection, unless the user has changed it."""
+        path = self.locate(place, name)
+        if path is None:
+            return
+        if place.of_items:
+            items = self.get(*path)
+            index = _index(items, place.item_key, name, last=True)
+            if index is not None:
+                self.remove((*path, index), injection.made, null=injection.null)
+                self.taken[place, name] = injection
+            return
+        parent = self.get(*path[:-1])
+        if not isinstance(parent, dict) or path[-1] not in parent:
+            return
+        value = place.release(parent[path[-1]], injection)
+        if value is KEEP:
+            return
+        if value is ABSENT:
+            self.remove(path, injection.made, null=injection.null)
+        else:
+            self.set(path, value)
+        self.taken[place, name] = injection
+
+    def keep(self, place: Field, name: str | None = None) -> None:
+        """Leave a taken-out value as the request has it: it is the user's from now on."""
+        path = self.locate(place, name)
+        if path is not None and self.taken.pop((place, name), None) is not None:
+            value = _read(self.original, path)
+            self.set(path, value)
+            self.baseline = _with(self.baseline, path, value)
+
+    def locate(self, place: Field, name: str | None) -> Path | None:
+        """Find a field: its path, or that of its list; `None` where no item has the name."""
+        path: list[Step] = list(TEMPLATE) if place.in_template else []
+        steps = place.path[:-1] if place.of_items else place.path
+        for step in steps:
+            if step == NAMED:
+                index = _index(self.get(*path), place.item_key, name)
+                if index is None:
+                    return None
+                path.append(index)
+            else:
+                path.append(step)
+        return tuple(path)
+
+    def missing(self, path: Path) -> tuple[int, bool]:
+        """Tell how many levels of a path the user did not write, and whether as null."""
+        made, null, _ = _before(self.baseline, path)
+        return made, null
+
+    def patch(self) -> list[Operation]:
+        """Make the JSON Patch from what was given to what it shall be."""
+        operations: list[Operation] = []
+        _compare(self.original, self.root, "", operations)
+        return operations
+
+    def _forget(self, path: Path) -> None:
+        """What stood at a path stands there no more: do not write to its copies again."""
+        if path in self._copies or isinstance(path[-1], int):
+            self._copies.clear()
+
+
+def _read(node: Any, path: Path) -> Any:
+    for step in path:
+        if isinstance(node, dict):
+            node = node.get(step)
+        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        else:
+            return None
+    return node
+
+
+def _with(node: Any, path: Path, value: Any) -> Any:
+    """Give a tree with one value in another place, and all else shared."""
+    copy = node.copy()
+    step = path[0]
+    below: Any = copy.get(step) if isinstance(copy, dict) else copy[step]
+    copy[step] = value if len(path) == 1 else _with({} if below is None else below, path[1:], value)
+    return copy
+
+
+def _before(baseline: Any, path: Path) -> tuple[int, bool, Any]:
+    """Tell how many levels of a path the user did not write, whether as null, and the leaf."""
+    node: Any = baseline
+    for depth, step in enumerate(path):
+        child = node[step] if isinstance(step, int) else node.get(step, ABSENT)
+        if child is ABSENT or child is None:
+            leaf = depth == len(path) - 1
+            return len(path) - depth, child is None, child if leaf else ABSENT
+        node = child
+    return 0, False, node
+
+
+def _index(items: Any, key: str, name: str | None, *, last: bool = False) -> int | None:
+    if not isinstance(items, list):
+        return None
+    found = None
+    for index, item in enumerate(items):
+        if isinstance(item, dict) and item.get(key) == name:
+            found = index
+            if not last:
+                break
+    return found
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
+
+
+def _compare(before: Any, after: Any, path: str, operations: list[Operation]) -> None:
+    if before is after:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key, value in before.items():
+            if key not in after:
+                operations.append({"op": "remove", "path": f"{path}/{_escape(key)}"})
+            elif after[key] is not value:
+                _compare(value, after[key], f"{path}/{_escape(key)}", operations)
+        operations.extend(
+            {"op": "add", "path": f"{path}/{_escape(key)}", "value": value}
+            for key, value in after.items()
+            if key not in before
+        )
+    elif isinstance(before, list) and isinstance(after, list):
+        _compare_lists(before, after, path, operations)
+    elif not identical(before, after):
+        operations.append({"op": "replace", "path": path, "value": after})
+
+
+def _compare_lists(
+    before: list[Any], after: list[Any], path: str, operations: list[Operation]
+) -> None:
+    start, end = 0, min(len(before), len(after))
+    back = 0
+    if len(before) != len(after):  # what is alike at both ends stays; an insertion is one step
+        while start < end and identical(before[start], after[start]):
+            start += 1
+        while back < end - start and identical(before[-1 - back], after[-1 - back]):
+            back += 1
+    shared = end - back
+    for index in range(start, shared):
+        _compare(before[index], after[index], f"{path}/{index}", operations)
+    operations.extend(
+        {"op": "remove", "path": f"{path}/{shared}"} for _ in range(shared, len(before) - back)
+    )
+    operations.extend(
+        {"op": "add", "path": f"{path}/{index}", "value": after[index]}
+        for index in range(shared, len(after) - back)
+    )

@@ -1,0 +1,44 @@
+"""A new pod must have been ready for a while before the next old one goes.
+
+`minReadySeconds` is raised to the setting, never lowered.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from webhook.draft import Draft, Field
+from webhook.mutations.model import Mutation, Situation
+from webhook.settings import Setting, duration
+
+
+def _restorable(value: Any, was: Any) -> bool:
+    return type(was) is int and type(value) is int and 0 <= was < value
+
+
+MIN_READY: Final = Field(
+    ("spec", "minReadySeconds"), "min-ready", in_template=False, restorable=_restorable
+)
+
+
+def apply(draft: Draft, situation: Situation) -> None:
+    """Raise `minReadySeconds`."""
+    seconds = situation["min-ready"].value
+    if seconds > (draft.get("spec", "minReadySeconds") or 0):
+        draft.inject(MIN_READY, seconds)
+
+
+MUTATION: Final = Mutation(
+    apply=apply,
+    fields=(MIN_READY,),
+    settings=(
+        Setting(
+            "min-ready",
+            duration,
+            off=0,
+            default="30s",
+            takes="duration, `0` = none",
+            help="raises `minReadySeconds` to it",
+        ),
+    ),
+)

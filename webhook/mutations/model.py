@@ -1,0 +1,64 @@
+"""What a mutation is, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from webhook.draft import Draft, Field
+from webhook.settings import Policy, Resolved, Setting
+from webhook.workload import Kind
+
+
+class ServerVersion(NamedTuple):
+    """The API server's version."""
+
+    major: int
+    minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrecheckContainer:
+    """What the configuration says of the precheck init container."""
+
+    image: str
+    image_pull_policy: str = "IfNotPresent"
+    run_as_user: int | None = 65532
+    resources: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a mutation decides by, besides the object: nothing else may sway it."""
+
+    kind: Kind
+    policy: Policy
+    serving: bool
+    server: ServerVersion | None
+    precheck: PrecheckContainer
+
+    def __getitem__(self, setting: str) -> Resolved:
+        return self.policy[setting]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A plain function of a draft and a situation, with the settings and fields that are its own.
+
+    Args:
+        apply: writes what the settings ask for, by `Draft.inject` alone.
+        fields: every place that it may write; a record can name no other.
+        settings: the settings that it obeys.
+        settle: puts right, without any setting, what would be invalid after values were put back.
+    """
+
+    apply: Callable[[Draft, Situation], None]
+    fields: tuple[Field, ...]
+    settings: tuple[Setting, ...] = ()
+    settle: Callable[[Draft, Kind], None] | None = None
+
+    @property
+    def in_template(self) -> bool:
+        """Whether it writes the pod template; no mutation writes both sides."""
+        return self.fields[0].in_template

@@ -1,0 +1,118 @@
+"""A pod starts when what it depends on is there, and does not crash until then.
+
+An init container named `seamless-precheck` waits for the targets. It comes before the first
+ordinary init container and after the native sidecars that precede that one, so that a mesh's
+proxy is up. It passes the `restricted` Pod Security Standard, and sets requests and limits, so
+that a ResourceQuota accepts it. A container of that name that no record names is the user's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from webhook.draft import Draft, Field
+from webhook.mutations.model import Mutation, PrecheckContainer, Situation
+from webhook.precheck import parse_require
+from webhook.settings import Setting, duration, targets
+from webhook.workload import all_containers, init_containers, is_sidecar, is_windows
+
+NAME: Final = "seamless-precheck"
+# Written as the API server stores them, so that it has nothing to rewrite.
+_RESOURCES: Final = {
+    "requests": {"cpu": "10m", "memory": "32Mi"},
+    "limits": {"cpu": "100m", "memory": "64Mi"},
+}
+
+PRECHECK: Final = Field(
+    ("spec", "initContainers", "*"), "precheck", makes=1, names=lambda name: name == NAME
+)
+
+
+def apply(draft: Draft, situation: Situation) -> None:
+    """Insert the init container."""
+    wanted = situation["precheck"].value
+    if not wanted:
+        return
+    if is_windows(draft.root):
+        draft.alert("precheck-on-windows", "precheck: not on Windows, nothing is injected")
+        return
+    if any(container["name"] == NAME for container in all_containers(draft.root)):
+        draft.alert("precheck-name-taken", f"precheck: a container {NAME} exists: nothing injected")
+        return
+    require = situation["precheck-require"].value
+    if isinstance(require, int) and require > len(wanted):
+        draft.alert(
+            "quorum-too-large",
+            f"precheck-require: {require} of {len(wanted)} targets cannot be: all are required",
+        )
+        require = "all"
+    at = 0
+    for init_container in init_containers(draft.root):
+        if not is_sidecar(init_container):
+            break
+        at += 1
+    timeout = situation["precheck-timeout"].value
+    container = _container(situation.precheck, wanted, require, timeout)
+    draft.inject(PRECHECK, container, name=NAME, at=at)
+
+
+def _container(
+    settings: PrecheckContainer, wanted: tuple[str, ...], require: str | int, timeout: int
+) -> dict[str, Any]:
+    security: dict[str, Any] = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if settings.run_as_user is not None:
+        security["runAsUser"] = settings.run_as_user
+    return {
+        "name": NAME,
+        "image": settings.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["seamless", "precheck"],
+        # After `--` no target can become an option.
+        "args": [f"--require={require}", f"--timeout={timeout}s", "--", *wanted],
+        "resources": dict(settings.resources or _RESOURCES),
+        "securityContext": security,
+    }
+
+
+def _require(text: str) -> str | int:
+    return parse_require(text)
+
+
+MUTATION: Final = Mutation(
+    apply=apply,
+    fields=(PRECHECK,),
+    settings=(
+        Setting(
+            "precheck",
+            targets,
+            off=(),
+            default="none",
+            takes="targets",
+            help="adds the init container that waits for them",
+        ),
+        Setting(
+            "precheck-require",
+            _require,
+            off="all",
+            default="all",
+            takes="`all` `any` `majority` or a number",
+            help="how many must be up",
+            modifies="precheck",
+        ),
+        Setting(
+            "precheck-timeout",
+            duration,
+            off=0,
+            default="10m",
+            takes="duration, `0` = for ever",
+            help="when it gives up",
+            modifies="precheck",
+        ),
+    ),
+)

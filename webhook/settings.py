@@ -1,0 +1,347 @@
+"""What users may set: how a setting is declared and parsed, and how its layers become a policy.
+
+The table itself is gathered from the mutations, each of which declares the settings that it obeys
+(`webhook.mutations`): a fact about a setting stands once, beside the code that it steers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from webhook.precheck import parse_duration, parse_target
+
+PREFIX: Final = "seamless-rollouts.dev/"
+INJECT: Final = "inject"
+INJECTED: Final = "injected"
+RECORD: Final = PREFIX + INJECTED
+NONE: Final = "none"
+
+WORKLOAD: Final = "workload"
+POD_TEMPLATE: Final = "pod template"
+NAMESPACE: Final = "namespace"
+CONFIGURATION: Final = "configuration"
+BUILT_IN: Final = "built in"
+
+WRITTEN_ON_WORKLOAD: Final = frozenset({WORKLOAD, POD_TEMPLATE})
+
+
+class InvalidSettingError(ValueError):
+    """A value that a setting does not take; the text says what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the settings table.
+
+    Args:
+        name: what follows the prefix in the annotation.
+        parse: text to value; raises `ValueError` with what would be right.
+        off: the value that `none` stands for.
+        default: the built-in value, as a user would write it.
+        takes: the values it takes, for the docs table.
+        help: what it does, for the docs table.
+        modifies: the setting that this one only modifies, if it does.
+        in_template: whether it acts on the pod template; filled in by the table.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    off: Any
+    default: str
+    takes: str
+    help: str
+    modifies: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A setting that says nothing that we understand.
+
+    `place` is the layer; `path` where in the object it stands; `raw` what it was.
+    """
+
+    place: str
+    path: str
+    name: str
+    raw: Any
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_shown(self.raw)}: {self.expected}"
+
+    @property
+    def brief(self) -> str:
+        """The same for a warning, which must be short."""
+        return f"skipped {self.name} on the {self.place}: {_shown(self.raw)}: {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one object says: settings by name, whether to inject, and what was wrong."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    inject: bool | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+EMPTY: Final = Layer()
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What is known of a namespace: its name and what it says."""
+
+    name: str
+    layer: Layer = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A setting's value and the layer that it comes from."""
+
+    value: Any
+    source: str
+
+    @property
+    def written(self) -> bool:
+        """Whether it is written on the workload or its template, not inherited."""
+        return self.source in WRITTEN_ON_WORKLOAD
+
+
+# --- parsers -------------------------------------------------------------------------------------
+
+
+def duration(text: str) -> int:
+    """Parse `30`, `30s`, `2m`, `1m30s` into whole seconds, at most an hour."""
+    return parse_duration(text)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Split a list at commas and white space; its order is kept, what comes twice counts once."""
+    found = tuple(dict.fromkeys(re.split(r"[,\s]+", text.strip(", \t\r\n"))))
+    if found == ("",):
+        message = "expected at least one name"
+        raise InvalidSettingError(message)
+    return found
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Make a parser that takes one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            message = f"expected {_either(choices)}"
+            raise InvalidSettingError(message)
+        return text
+
+    return parse
+
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+)
+_QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+def is_label(text: str) -> bool:
+    """Tell whether a text is a DNS-1123 label of at most 63 characters."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def is_qualified_name(text: str) -> bool:
+    """Tell whether a text is a qualified name (`[prefix/]name`), as condition types must be."""
+    prefix, slash, name = text.rpartition("/")
+    if slash and not _SUBDOMAIN.fullmatch(prefix):
+        return False
+    return _QUALIFIED.fullmatch(name) is not None
+
+
+def container_names(text: str) -> tuple[str, ...]:
+    """Parse a list of container names."""
+    return _checked(words(text), is_label, "container names: lower-case letters, digits and '-'")
+
+
+def condition_types(text: str) -> tuple[str, ...]:
+    """Parse a list of pod condition types."""
+    return _checked(words(text), is_qualified_name, "condition types such as example.com/ready")
+
+
+def targets(text: str) -> tuple[str, ...]:
+    """Parse a list of precheck targets into their canonical texts."""
+    return tuple(dict.fromkeys(parse_target(word).text for word in words(text)))
+
+
+def _checked(found: tuple[str, ...], good: Callable[[str], bool], expected: str) -> tuple[str, ...]:
+    for word in found:
+        if not good(word):
+            message = f"{_shown(word)} is not one of: {expected}"
+            raise InvalidSettingError(message)
+    return found
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+
+class Table(Mapping[str, Setting]):
+    """All settings by name, in the order of the docs."""
+
+    def __init__(self, settings: Iterable[Setting]) -> None:
+        self._settings = {setting.name: setting for setting in settings}
+        self._parse = lru_cache(maxsize=2048)(self._parse_text)
+        self.built_in = {s.name: self.parse(s.name, s.default) for s in self._settings.values()}
+
+    def __getitem__(self, name: str) -> Setting:
+        return self._settings[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    def parse(self, name: str, text: str) -> Any:
+        """Parse a setting's text.
+
+        Raises:
+            InvalidSettingError: the text, or the name, is none that we know.
+        """
+        outcome = self._parse(name, text) if len(text) <= _CACHED else self._parse_text(name, text)
+        if isinstance(outcome, InvalidSettingError):
+            raise outcome.with_traceback(None)
+        return outcome
+
+    def _parse_text(self, name: str, text: str) -> Any:
+        """Give the value, or the error: the cache keeps both."""
+        setting = self._settings.get(name)
+        if setting is None:
+            return InvalidSettingError(self._unknown(name))
+        if text == NONE:
+            return setting.off
+        try:
+            return setting.parse(text)
+        except ValueError as error:
+            return InvalidSettingError(str(error))
+
+    def _unknown(self, name: str) -> str:
+        close = difflib.get_close_matches(name, [*self._settings, INJECT], n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(self._settings)}"
+        return f"there is no setting of this name; {hint}"
+
+    def layer(self, place: str, path: str, labels: Any, annotations: Any) -> Layer:
+        """Read what one object says.
+
+        Args:
+            place: the layer's name.
+            path: where in the object its metadata stands, for messages.
+            labels: its labels, or anything else, which then says nothing.
+            annotations: its annotations, likewise.
+        """
+        values: dict[str, Any] = {}
+        problems: list[Problem] = []
+        choices: list[bool] = []
+        for kind, entries in (("labels", labels), ("annotations", annotations)):
+            if not isinstance(entries, dict):
+                continue
+            for key, raw in entries.items():
+                if not key.startswith(PREFIX):
+                    continue
+                name = key[len(PREFIX) :]
+                if name == INJECTED or raw is None:
+                    continue
+                try:
+                    value = self._value(place, kind, name, raw)
+                except InvalidSettingError as error:
+                    where = f'{path}.{kind}["{key}"]'
+                    problems.append(Problem(place, where, name, raw, str(error)))
+                else:
+                    if name == INJECT:
+                        choices.append(value)
+                    else:
+                        values[name] = value
+        if not (values or problems or choices):
+            return EMPTY
+        return Layer(values, all(choices) if choices else None, tuple(problems))
+
+    def _value(self, place: str, kind: str, name: str, raw: Any) -> Any:
+        if place == NAMESPACE and (name == INJECT) != (kind == "labels"):
+            what = "a label" if name == INJECT else "an annotation"
+            message = f"on a namespace, this is {what}"
+            raise InvalidSettingError(message)
+        if name == INJECT:
+            if raw == "enabled":
+                return True
+            if raw == "disabled":
+                return False
+            message = "expected enabled or disabled"
+            raise InvalidSettingError(message)
+        if kind == "labels":
+            message = "settings are annotations, not labels"
+            raise InvalidSettingError(message)
+        if not isinstance(raw, str):
+            message = "annotations are strings: put it in quotes"
+            raise InvalidSettingError(message)
+        return self.parse(name, raw)
+
+    def namespace(self, name: str, labels: Any, annotations: Any) -> Namespace:
+        """Read what a namespace says."""
+        return Namespace(name, self.layer(NAMESPACE, "metadata", labels, annotations))
+
+    def defaults(self, texts: Mapping[str, str]) -> Mapping[str, Any]:
+        """Parse the configuration's defaults.
+
+        Raises:
+            InvalidSettingError: naming the setting, its value, and what is expected.
+        """
+        parsed = {}
+        for name, text in texts.items():
+            try:
+                parsed[name] = self.parse(name, text)
+            except InvalidSettingError as error:
+                message = f"defaults.{name}: {_shown(text)}: {error}"
+                raise InvalidSettingError(message) from None
+        return parsed
+
+
+_CACHED: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that hold for one workload.
+
+    Settings come by falling precedence from the workload, its pod template, its namespace, the
+    configuration and what is built in. What is inherited holds for workloads that serve traffic
+    (`inherits`), except that a setting which only modifies another follows that one.
+    """
+
+    table: Table
+    layers: tuple[tuple[str, Mapping[str, Any]], ...]
+    inherits: bool
+
+    def __getitem__(self, name: str) -> Resolved:
+        setting = self.table[name]
+        inherits = self.inherits or setting.modifies is not None
+        for source, values in self.layers:
+            if name in values and (inherits or source in WRITTEN_ON_WORKLOAD):
+                return Resolved(values[name], source)
+        return Resolved(setting.off, BUILT_IN)
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+
+
+def _shown(raw: Any) -> str:
+    """Show a value in a message: quoted, on one line, and not without end."""
+    text = ascii(raw) if not isinstance(raw, str) else '"' + raw + '"'
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+_SHOWN: Final = 64
