@@ -1,0 +1,47 @@
+"""The command `seamless`. Each subcommand has a file of its own, imported only when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = """\
+usage: seamless COMMAND [OPTION...]
+
+commands:
+  serve     run the webhook
+  plan      show what the webhook would make of manifests, offline
+  precheck  wait until targets are up (what the init container runs)
+
+seamless COMMAND --help tells more; seamless --version tells the version.
+exit status: 0 done, 1 found or failed, 2 wrong use or bad input
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    # First and bare: an init container's start is on the way of every pod.
+    if command == "precheck":
+        from webhook import precheck
+
+        return precheck.main(rest)
+    if command == "serve":
+        from webhook.cli import serve
+
+        return serve.main(rest)
+    if command == "plan":
+        from webhook.cli import plan
+
+        return plan.main(rest)
+    if command in ("-h", "--help", "help"):
+        sys.stdout.write(USAGE)
+        return 0
+    if command == "--version":
+        from webhook import VERSION
+
+        sys.stdout.write(f"seamless {VERSION}\n")
+        return 0
+    what = f"there is no command {command!r}" if command else "a command is missing"
+    sys.stderr.write(f"seamless: {what}; see seamless --help\n")
+    return 2

@@ -1,0 +1,60 @@
+"""What the subcommands share: one line for an error, and reading files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from webhook.config import Configuration, ConfigurationError
+from webhook.config import load as load_configuration
+
+
+class UsageError(Exception):
+    """Wrong use or bad input: one line on stderr, exit status 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a `UsageError`."""
+        text = f"{message}; see {self.prog} --help"
+        raise UsageError(text)
+
+
+def fail(program: str, error: Exception) -> int:
+    """Print an error as one line; gives the exit status 2."""
+    sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")
+    return 2
+
+
+def read_text(path: str, *, stdin: bool = False) -> str:
+    """Read a UTF-8 file, or with `stdin` and `-` standard input.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        if stdin and path == "-":
+            return sys.stdin.buffer.read().decode()
+        return Path(path).read_bytes().decode()
+    except OSError as error:
+        message = f"{path}: {error.strerror}"
+        raise UsageError(message) from None
+    except UnicodeDecodeError as error:
+        message = f"{path}: not UTF-8: byte {error.start}"
+        raise UsageError(message) from None
+
+
+def configuration(path: str | None) -> Configuration:
+    """Read the configuration file, or give the built-in one.
+
+    Raises:
+        UsageError: it cannot be read or used.
+    """
+    try:
+        return Configuration() if path is None else load_configuration(Path(path))
+    except ConfigurationError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,395 @@
+"""`seamless plan`: what the webhook would make of manifests, decided by the webhook itself."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import jsonpatch
+import orjson
+
+from webhook.admission import Admission, Decision
+from webhook.cli.common import Parser, UsageError, configuration, fail, read_text
+from webhook.config import Configuration
+from webhook.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
+from webhook.manifests import Document, ManifestError, dump, read
+from webhook.mutations.model import ServerVersion
+from webhook.review import warning_text
+from webhook.settings import InvalidSettingError, Namespace
+from webhook.workload import Kind, find_kind, mapping, sequence
+
+PROGRAM: Final = "seamless plan"
+DESCRIPTION: Final = """\
+Show what the webhook would make of manifests, offline. Reads YAML or JSON, several documents a
+file, and List objects. Without --namespace-file every namespace counts as selected."""
+EXIT: Final = """\
+exit status: 0 done; 1 a manifest would be refused, or with --exit-code one would be changed;
+2 wrong use or bad input"""
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Planned:
+    """What becomes of one workload."""
+
+    document: Document
+    item: int | None
+    kind: Kind
+    before: Json
+    after: Json
+    namespace: str
+    known: bool
+    decision: Decision
+    patch: list[Json]
+    warnings: list[str]
+    estimate: Estimate | None
+
+    @property
+    def name(self) -> str:
+        """The name, or what stands in for one."""
+        metadata = mapping(self.before.get("metadata"))
+        name = metadata.get("name") or f"{metadata.get('generateName') or ''}?"
+        return f"{self.kind.name.lower()}/{name}"
+
+    @property
+    def state(self) -> str:
+        """One word, and why where there is more to say."""
+        if self.decision.refused:
+            return "refused"
+        if self.patch:
+            return "patched" if self.decision.applied else "injections removed"
+        return f"unchanged ({self.decision.skipped})" if self.decision.skipped else "unchanged"
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything that was read, and what becomes of it."""
+
+    documents: list[Document] = field(default_factory=list)
+    workloads: list[Planned] = field(default_factory=list)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; gives its exit status."""
+    # What goes wrong inside is told in one line; a stack helps nobody here.
+    logging.getLogger("webhook").addHandler(logging.NullHandler())
+    logging.getLogger("webhook").propagate = False
+    try:
+        options = _parser().parse_args(arguments)
+        settings = configuration(options.config)
+        plan = _plan(options, settings)
+    except (UsageError, ManifestError, InvalidSettingError) as error:
+        return fail(PROGRAM, error)
+    _OUTPUTS[options.output](plan, settings)
+    if any(each.decision.refused for each in plan.workloads):
+        return 1
+    return int(options.exit_code and any(each.patch for each in plan.workloads))
+
+
+def _parser() -> Parser:
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXIT)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a manifest; - is standard input")
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=tuple(_OUTPUTS),
+        default="text",
+        help="text: a diff and notes; yaml: the manifests as they would be; patch: one JSON Patch "
+        "a line and workload; json: everything, for machines",
+    )
+    parser.add_argument("--config", metavar="FILE", help="the webhook's configuration")
+    parser.add_argument(
+        "--namespace-file", metavar="FILE", help="Namespace manifests: what they say holds"
+    )
+    parser.add_argument(
+        "-n",
+        "--namespace",
+        default="default",
+        help="the namespace of manifests that name none (default)",
+    )
+    parser.add_argument(
+        "--kube-version", type=_version, metavar="1.N", help="the API server's version"
+    )
+    parser.add_argument(
+        "--exit-code", action="store_true", help="exit with 1 where a manifest would be changed"
+    )
+    return parser
+
+
+def _version(text: str) -> ServerVersion:
+    found = re.match(r"v?(\d{1,4})\.(\d{1,4})(?:[.+-].*)?\Z", text, re.ASCII)
+    if not found:
+        # argparse shows the message of no other error
+        import argparse
+
+        message = f"{text!r}: expected a version such as 1.30"
+        raise argparse.ArgumentTypeError(message)
+    return ServerVersion(int(found[1]), int(found[2]))
+
+
+# --- deciding ------------------------------------------------------------------------------------
+
+
+def _plan(options: Any, settings: Configuration) -> Plan:
+    namespaces: dict[str, Namespace] = {}
+    admission = Admission(settings, namespaces=namespaces.get, server=lambda: options.kube_version)
+    if options.namespace_file:
+        for document in read(read_text(options.namespace_file), options.namespace_file):
+            for _, _, each in _objects(document):
+                if each.get("kind") == "Namespace":
+                    metadata = mapping(each.get("metadata"))
+                    name, labels = str(metadata.get("name")), metadata.get("labels")
+                    found = admission.table.namespace(name, labels, metadata.get("annotations"))
+                    namespaces[name] = found
+    plan = Plan()
+    for path in options.files:
+        source = "standard input" if path == "-" else path
+        for document in read(read_text(path, stdin=True), source):
+            plan.documents.append(document)
+            for item, kind, each in _objects(document):
+                if kind is not None:
+                    namespace = mapping(each.get("metadata")).get("namespace")
+                    namespace = str(namespace or options.namespace)
+                    known = namespace in namespaces
+                    planned = _decide(admission, document, item, kind, each, namespace, known)
+                    plan.workloads.append(planned)
+    return plan
+
+
+def _objects(document: Document) -> Iterator[tuple[int | None, Kind | None, Json]]:
+    """Walk the objects of a document; those of a List with their index."""
+    content = document.content
+    if content is None:
+        return
+    if not isinstance(content, dict):
+        message = f"{document.place}: expected an object with apiVersion and kind"
+        raise ManifestError(message)
+    items = content.get("items")
+    if isinstance(items, list) and str(content.get("kind")).endswith("List"):
+        for index, item in enumerate(items):
+            if not isinstance(item, dict):
+                message = f"{document.place}: items[{index}] is not an object"
+                raise ManifestError(message)
+            yield index, _kind(item, content), item
+    else:
+        yield None, _kind(content, {}), content
+
+
+def _kind(each: Json, of_list: Json) -> Kind | None:
+    """Tell the kind of an object; the items of a DeploymentList need not say it."""
+    group, _, version = str(each.get("apiVersion") or of_list.get("apiVersion")).rpartition("/")
+    name = str(each.get("kind") or str(of_list.get("kind") or "").removesuffix("List"))
+    return find_kind(group, version, name)
+
+
+def _decide(
+    admission: Admission,
+    document: Document,
+    item: int | None,
+    kind: Kind,
+    each: Json,
+    namespace: str,
+    known: bool,  # noqa: FBT001
+) -> Planned:
+    """Send one object down the path that a request takes, bytes to bytes."""
+    review = {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "plan",
+            "kind": {"group": kind.group, "version": kind.version, "kind": kind.name},
+            "operation": "CREATE",
+            "namespace": namespace,
+            "object": each,
+        },
+    }
+    try:
+        answer = admission.answer(orjson.dumps(review))
+    except orjson.JSONEncodeError as error:
+        message = f"{document.place}: {error}"
+        raise ManifestError(message) from None
+    if answer.decision is None:  # pragma: no cover - the review is ours
+        raise ManifestError(answer.body.decode())
+    response = orjson.loads(answer.body)["response"]
+    patch = orjson.loads(base64.b64decode(response["patch"])) if "patch" in response else []
+    after = jsonpatch.apply_patch(each, patch)
+    decision = answer.decision
+    return Planned(
+        document,
+        item,
+        kind,
+        each,
+        after,
+        namespace,
+        known,
+        decision,
+        patch,
+        [warning_text(alert.text) for alert in decision.alerts],
+        estimate(kind, after) if decision.situation is not None else None,
+    )
+
+
+# --- telling -------------------------------------------------------------------------------------
+
+
+def _text(plan: Plan, settings: Configuration) -> None:
+    write = sys.stdout.write
+    for each in plan.workloads:
+        title = f"{each.name} in namespace {each.namespace}: {each.state}"
+        write(f"{title}\n  from {each.document.place}")
+        write(f", item {each.item}\n" if each.item is not None else "\n")
+        for note in _notes(each, settings):
+            write(f"  note: {note}\n")
+        for warning in each.warnings:
+            write(f"  warning: {warning}\n")
+        for problem in each.decision.refused:
+            write(f"  refused: {problem}\n")
+        if each.patch:
+            write("\n")
+            write("".join(_diff(each)))
+        write("\n")
+    workloads = plan.workloads
+    refused = sum(bool(each.decision.refused) for each in workloads)
+    patched = sum(bool(each.patch) for each in workloads)
+    write(f"{_many(len(workloads), 'workload')} in {_many(len(plan.documents), 'document')}: ")
+    write(f"{patched} changed, {refused} refused\n")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _notes(each: Planned, settings: Configuration) -> Iterator[str]:
+    if settings.mode == "audit":
+        yield "audit mode: nothing would be patched"
+        if each.decision.applied:
+            yield f"patch mode would apply {', '.join(each.decision.applied)}"
+    if not each.known:
+        yield f"namespace {each.namespace} is not known here: taken as selected"
+    situation = each.decision.situation
+    for name in each.decision.applied if situation else ():
+        yield f"{name} is from the {situation[name].source}" if situation else ""
+    if each.estimate is not None:
+        yield f"a rollout takes {each.estimate.text}, and the time that pods take to be ready"
+        if _outlives_helm(each.estimate):
+            yield f"that is longer than helm --wait waits by itself ({duration(HELM_WAIT_SECONDS)})"
+
+
+def _outlives_helm(found: Estimate) -> bool:
+    return found.seconds is not None and found.seconds >= HELM_WAIT_SECONDS
+
+
+def _diff(each: Planned) -> Iterator[str]:
+    return difflib.unified_diff(
+        dump(each.before).splitlines(keepends=True),
+        dump(each.after).splitlines(keepends=True),
+        f"{each.name} as written",
+        f"{each.name} as admitted",
+    )
+
+
+def _yaml(plan: Plan, _settings: Configuration) -> None:
+    """Print every document; those without a change by their own text, comments and all."""
+    changed: dict[int, list[Planned]] = {}
+    for each in plan.workloads:
+        if each.patch:
+            changed.setdefault(id(each.document), []).append(each)
+    for index, document in enumerate(plan.documents):
+        content = document.content
+        text = document.text
+        for each in changed.get(id(document), ()):
+            if each.item is None:
+                content = each.after
+            else:
+                items = list(sequence(content["items"]))
+                items[each.item] = each.after
+                content = {**content, "items": items}
+            text = dump(content)
+        separator = "---\n" if index else ""
+        sys.stdout.write(separator + text + ("" if text.endswith("\n") or not text else "\n"))
+    _refusals_to_stderr(plan)
+
+
+def _patch(plan: Plan, _settings: Configuration) -> None:
+    for each in plan.workloads:
+        sys.stdout.write(orjson.dumps(each.patch).decode() + "\n")
+    _refusals_to_stderr(plan)
+
+
+def _refusals_to_stderr(plan: Plan) -> None:
+    for each in plan.workloads:
+        for problem in each.decision.refused:
+            sys.stderr.write(f"{PROGRAM}: {each.name}: refused: {problem}\n")
+
+
+def _json(plan: Plan, settings: Configuration) -> None:
+    workloads = [
+        {
+            "source": each.document.source,
+            "document": each.document.number,
+            "item": each.item,
+            "apiVersion": each.kind.api_version,
+            "kind": each.kind.name,
+            "name": mapping(each.before.get("metadata")).get("name"),
+            "namespace": each.namespace,
+            "namespaceKnown": each.known,
+            "allowed": not each.decision.refused,
+            "changed": bool(each.patch),
+            "applied": {
+                name: each.decision.situation[name].source if each.decision.situation else None
+                for name in each.decision.applied
+            },
+            "skipped": each.decision.skipped,
+            "warnings": [
+                {"code": alert.code, "text": text}
+                for alert, text in zip(each.decision.alerts, each.warnings, strict=True)
+            ],
+            "refusals": [
+                {
+                    "path": problem.path,
+                    "setting": problem.name,
+                    "value": problem.raw,
+                    "expected": problem.expected,
+                }
+                for problem in each.decision.refused
+            ],
+            "rollout": None
+            if each.estimate is None
+            else {
+                "steps": each.estimate.steps,
+                "leastSeconds": each.estimate.seconds,
+                "text": each.estimate.text,
+                "outlivesHelmWait": _outlives_helm(each.estimate),
+            },
+            "patch": each.patch,
+        }
+        for each in plan.workloads
+    ]
+    sys.stdout.write(
+        json.dumps(
+            {
+                "mode": settings.mode,
+                "documents": len(plan.documents),
+                "workloads": workloads,
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
+
+
+_OUTPUTS: Final[dict[str, Callable[[Plan, Configuration], None]]] = {
+    "text": _text,
+    "json": _json,
+    "yaml": _yaml,
+    "patch": _patch,
+}

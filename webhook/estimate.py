@@ -1,0 +1,105 @@
+"""How long a rollout takes at the least, by what a workload says of itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+from webhook.workload import (
+    DAEMON_SET,
+    DEPLOYMENT,
+    STATEFUL_SET,
+    Kind,
+    containers,
+    longest_native_sleep,
+    mapping,
+    pre_stop,
+    sequence,
+    strategy,
+    strategy_type,
+)
+
+HELM_WAIT_SECONDS: Final = 300
+"""How long `helm --wait` waits unless told otherwise; then it counts the release as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A rollout in steps, each of which takes at least so many seconds.
+
+    `steps` is none where it depends on the number of nodes, or on the user.
+    """
+
+    steps: int | None
+    step_seconds: int
+    text: str
+
+    @property
+    def seconds(self) -> int | None:
+        """The least time that the whole takes."""
+        return None if self.steps is None else self.steps * self.step_seconds
+
+
+def estimate(kind: Kind, workload: dict[str, Any]) -> Estimate:
+    """Estimate a rollout; the time that a pod takes to become ready comes on top."""
+    spec = mapping(workload.get("spec"))
+    ready = spec.get("minReadySeconds") or 0
+    replicas = spec.get("replicas")
+    replicas = 1 if replicas is None else max(0, replicas)
+    used = strategy_type(kind, workload)
+    if kind is DEPLOYMENT and used == "RollingUpdate":
+        each = _at_once(mapping(strategy(kind, workload).get("rollingUpdate")), replicas)
+        steps = math.ceil(replicas / each) if replicas else 0
+        return _told(steps, ready, f"{_count(steps, 'step')} of up to {_count(each, 'pod')}")
+    if kind is DEPLOYMENT and used == "Recreate":
+        return _told(1, ready + _sleep(workload), "all pods stop before any starts")
+    if kind is STATEFUL_SET and used == "RollingUpdate":
+        return _told(replicas, ready + _sleep(workload), "one pod after the other")
+    if kind is DAEMON_SET and used == "RollingUpdate":
+        rolling = mapping(strategy(kind, workload).get("rollingUpdate"))
+        surges = rolling.get("maxSurge") not in (None, 0, "0%")
+        seconds = ready + (0 if surges else _sleep(workload))
+        return Estimate(None, seconds, f"at least {duration(seconds)} a node or group of nodes")
+    if used == "OnDelete":
+        return Estimate(None, ready, "as pods are deleted by hand")
+    return Estimate(None, ready, "by the steps of its own strategy")
+
+
+def duration(seconds: int) -> str:
+    """Write seconds as settings are written: `90` is `1m30s`."""
+    minutes, rest = divmod(seconds, 60)
+    return (f"{minutes}m" if minutes else "") + (f"{rest}s" if rest or not minutes else "")
+
+
+def _told(steps: int, seconds: int, how: str) -> Estimate:
+    return Estimate(steps, seconds, f"at least {duration(steps * seconds)}: {how}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _at_once(rolling: dict[str, Any], replicas: int) -> int:
+    """Tell how many pods the Deployment controller replaces at a time."""
+    surge = _resolve(rolling.get("maxSurge", "25%"), replicas, math.ceil)
+    unavailable = _resolve(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
+    return max(1, surge + unavailable)
+
+
+def _resolve(value: Any, replicas: int, rounded: Any) -> int:
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and value.endswith("%") and value[:-1].isdecimal():
+        return int(rounded(replicas * int(value[:-1][:9]) / 100))
+    return 0
+
+
+def _sleep(workload: dict[str, Any]) -> int:
+    """Tell how long the longest preStop sleep holds a pod that is to go."""
+    slept = longest_native_sleep(workload)
+    for container in containers(workload):
+        command = sequence(mapping(mapping(pre_stop(container)).get("exec")).get("command"))
+        if command[:1] == ["sleep"] and len(command) > 1 and str(command[1]).isdecimal():
+            slept = max(slept, int(command[1]))
+    return slept

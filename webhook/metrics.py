@@ -1,0 +1,120 @@
+"""What is counted. Every label has a bounded set of values: strangers choose none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from webhook import VERSION
+from webhook.admission import Answer
+from webhook.workload import KINDS
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_OPERATIONS: Final = frozenset({"CREATE", "UPDATE"})
+_KINDS: Final = frozenset({*KINDS, "Namespace"})
+# A decision takes some tens of microseconds; the API server waits for three seconds at most.
+_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 3)
+
+
+class Metrics:
+    """The metrics of one process, or with `multiprocess_folder` of all workers together."""
+
+    def __init__(self, multiprocess_folder: str | None = None) -> None:
+        self._folder = multiprocess_folder
+        self.registry = CollectorRegistry()
+        self.reviews = Counter(
+            "seamless_reviews_total",
+            "Admission reviews answered, by kind, operation, outcome and reason of skipping.",
+            ("kind", "operation", "outcome", "reason"),
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "seamless_review_duration_seconds",
+            "Time from a whole body to its answer.",
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.injections = Counter(
+            "seamless_settings_applied_total",
+            "Answers whose result bears injections of a setting.",
+            ("setting",),
+            registry=self.registry,
+        )
+        self.warnings = Counter(
+            "seamless_warnings_total",
+            "Warnings given to users, by code.",
+            ("code",),
+            registry=self.registry,
+        )
+        self.refused = Counter(
+            "seamless_requests_refused_total",
+            "HTTP requests that were no review, by status code.",
+            ("status",),
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "seamless_errors_total",
+            "Unexpected errors: each let a request pass unpatched.",
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "seamless_requests_in_flight",
+            "Reviews being read or answered.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        build = Gauge(
+            "seamless_build_info",
+            "Always 1; the version is the label.",
+            ("version",),
+            registry=self.registry,
+            multiprocess_mode="max",
+        )
+        build.labels(VERSION).set(1)
+
+    def watch(self, numbers: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
+        """Export numbers that are read when asked for: a name to its help text and value."""
+        self.registry.register(_Numbers(numbers))
+
+    def count(self, answer: Answer, seconds: float) -> None:
+        """Count one answer and the time that it took."""
+        self.duration.observe(seconds)
+        request, decision = answer.request, answer.decision
+        if request is None or decision is None:
+            self.refused.labels(str(answer.status)).inc()
+            return
+        kind, operation = request.kind.kind, request.operation
+        self.reviews.labels(
+            kind if kind in _KINDS else "other",
+            operation if operation in _OPERATIONS else "other",
+            decision.outcome,
+            decision.skipped or "",
+        ).inc()
+        if decision.skipped == "error":
+            self.errors.inc()
+        for setting in decision.applied:
+            self.injections.labels(setting).inc()
+        for alert in decision.alerts:
+            self.warnings.labels(alert.code).inc()
+
+    def text(self) -> bytes:
+        """Give everything in the text format of Prometheus."""
+        registry = self.registry
+        if self._folder is not None:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+class _Numbers(Collector):
+    def __init__(self, numbers: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterable[Metric]:
+        for name, (documentation, value) in self._numbers().items():
+            yield GaugeMetricFamily(name, documentation, value)
