@@ -22,7 +22,8 @@ from webhook.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
 from webhook.manifests import Document, ManifestError, dump, read
 from webhook.mutations.model import ServerVersion
 from webhook.review import warning_text
-from webhook.settings import InvalidSettingError, Namespace
+from webhook.settings import BUILT_IN, InvalidSettingError, Namespace, Setting
+from webhook.settings import duration as parse_duration_setting
 from webhook.workload import Kind, find_kind, mapping, sequence
 
 PROGRAM: Final = "seamless plan"
@@ -276,11 +277,20 @@ def _notes(each: Planned, settings: Configuration) -> Iterator[str]:
         yield f"namespace {each.namespace} is not known here: taken as selected"
     situation = each.decision.situation
     for name in each.decision.applied if situation else ():
-        yield f"{name} is from the {situation[name].source}" if situation else ""
+        found = situation[name]
+        source = found.source if found.source == BUILT_IN else f"from the {found.source}"
+        yield f"{name}: {_shown(found.value, situation.policy.table[name])}, {source}"
     if each.estimate is not None:
-        yield f"a rollout takes {each.estimate.text}, and the time that pods take to be ready"
+        yield f"rollout: {each.estimate.text}; the time that pods take to be ready comes on top"
         if _outlives_helm(each.estimate):
-            yield f"that is longer than helm --wait waits by itself ({duration(HELM_WAIT_SECONDS)})"
+            wait = duration(HELM_WAIT_SECONDS)
+            yield f"rollout: helm --wait gives up after {wait} unless told otherwise"
+
+
+def _shown(value: Any, setting: Setting) -> str:
+    if setting.parse is parse_duration_setting:
+        return duration(value)
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _outlives_helm(found: Estimate) -> bool:

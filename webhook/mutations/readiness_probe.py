@@ -80,6 +80,9 @@ class Probe:
     port: int | str
     path: str
 
+    def __str__(self) -> str:
+        return f"{self.scheme}://:{self.port}{self.path if self.scheme == 'http' else ''}"
+
 
 _PROBE = re.compile(r"(http|tcp|grpc)://:([a-z0-9-]+)(/[\x21-\x7e]*)?")
 _PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?")
