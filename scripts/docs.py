@@ -1,0 +1,73 @@
+"""Write the parts of the docs that the code knows best, or with --check say where they differ.
+
+A generated part stands between two comments: `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from webhook.admission import Admission
+from webhook.config import Configuration
+from webhook.settings import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/settings.md")
+
+
+def settings_table() -> Iterator[str]:
+    """Give a row for each setting."""
+    table: Table = Admission(Configuration()).table
+    yield "| annotation | value | built in | what it does |"
+    yield "| --- | --- | --- | --- |"
+    for setting in table.values():
+        default = "none" if setting.default == "none" else f"`{setting.default}`"
+        yield f"| `{setting.name}` | {setting.takes} | {default} | {setting.help} |"
+
+
+def modifiers() -> Iterator[str]:
+    """Name the settings that follow another."""
+    table: Table = Admission(Configuration()).table
+    for name in dict.fromkeys(each.modifies for each in table.values() if each.modifies):
+        followers = ", ".join(f"`{each.name}`" for each in table.values() if each.modifies == name)
+        yield f"- {followers} follow `{name}`"
+
+
+PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "settings": settings_table,
+    "modifiers": modifiers,
+}
+PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def generated(text: str) -> str:
+    """Fill in every generated part of a page."""
+
+    def part(found: re.Match[str]) -> str:
+        return found[1] + "".join(f"{line}\n" for line in PARTS[found[2]]()) + found[3]
+
+    return PART.sub(part, text)
+
+
+def main() -> int:
+    """Write the pages, or check them; gives the exit status."""
+    check = sys.argv[1:] == ["--check"]
+    stale = []
+    for name in PAGES:
+        page = ROOT / name
+        text = page.read_text(encoding="utf-8")
+        wanted = generated(text)
+        if text != wanted:
+            stale.append(name)
+            if not check:
+                page.write_text(wanted, encoding="utf-8")
+    for name in stale:
+        print(f"{name}: {'stale: run make docs' if check else 'written'}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
