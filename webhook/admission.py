@@ -9,25 +9,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from webhook import alerts, aws, review
 from webhook.config import SYSTEM_NAMESPACES, Configuration
-from webhook.draft import TEMPLATE, Alert, Draft, Operation
+from webhook.draft import TEMPLATE, Alert, Draft, Operation, grafted
 from webhook.ledger import AnnotationsFullError, Ledger, Record
 from webhook.mutations import MUTATIONS
 from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
 from webhook.review import InvalidReviewError, Request
 from webhook.settings import (
-    BUILT_IN,
-    CONFIGURATION,
-    EMPTY,
-    NAMESPACE,
     POD_TEMPLATE,
     WORKLOAD,
     Layer,
     Namespace,
-    Policy,
+    Policies,
     Problem,
     Table,
 )
@@ -128,11 +124,12 @@ class Admission:
         self.server = server
         self.mutations = tuple(mutations)
         self.table = Table(setting for each in self.mutations for setting in each.settings)
+        self._names = tuple(self.table)
         self.ledger = Ledger(place for each in self.mutations for place in each.fields)
         self._in_template = frozenset(
             setting.name for each in self.mutations if each.in_template for setting in each.settings
         )
-        self._defaults = self.table.defaults(configuration.defaults)
+        self._policies = Policies(self.table, self.table.defaults(configuration.defaults))
         self._excluded = SYSTEM_NAMESPACES | set(configuration.excluded_namespaces)
         if own_namespace:
             self._excluded |= {own_namespace}
@@ -326,16 +323,9 @@ class Admission:
             or bool(above.values.get("readiness-probe") or below.values.get("readiness-probe"))
             or serves(written)
         )
-        layers = (
-            (WORKLOAD, above.values),
-            (POD_TEMPLATE, below.values),
-            (NAMESPACE, EMPTY.values if case.namespace is None else case.namespace.layer.values),
-            (CONFIGURATION, self._defaults),
-            (BUILT_IN, self.table.built_in),
-        )
         inherits = serving or self.configuration.apply_defaults_to == "all"
-        policy = Policy(self.table, layers, inherits)
-        return Situation(case.kind, policy, serving, self.server(), self._precheck)
+        policy = self._policies.policy(above, below, case.namespace, inherits=inherits)
+        return Situation(case.kind, policy, serving, inherits, self.server(), self._precheck)
 
     def _draft(self, case: _Case, *, kept: bool) -> Draft:
         """Give the pod template that the user wrote, or with `kept` the one in the cluster."""
@@ -343,7 +333,7 @@ class Admission:
         if not kept:
             self.ledger.take_out(draft, case.of_template, in_template=True)
         elif not case.same_template and case.old is not None:
-            draft.set(TEMPLATE, template(case.old))
+            draft.set(TEMPLATE, grafted(template(case.workload), template(case.old)))
         return draft
 
     def _start(self, case: _Case, draft: Draft) -> None:
@@ -357,9 +347,10 @@ class Admission:
         if apply:
             for mutation in mutations:
                 mutation.apply(draft, situation)
-        for mutation in mutations:
-            if mutation.settle:
-                mutation.settle(draft, situation.kind)
+        if draft.taken:
+            for mutation in mutations:
+                if mutation.settle:
+                    mutation.settle(draft, situation.kind)
         self.ledger.write(draft, in_template=False)
         if not kept:
             self.ledger.write(draft, in_template=True)
@@ -367,12 +358,12 @@ class Admission:
     def _decision(
         self, case: _Case, draft: Draft, situation: Situation, skipped: str | None, *, kept: bool
     ) -> Decision:
-        applied = {draft.settings_of[each] for each in draft.injected}
+        applied = set(draft.injected.values())
         if kept:
             stays = self.ledger.read(draft.root, in_template=True)
             applied.update(place.setting for place, _ in stays.entries)
         written = bool(case.above.values or case.below.values)
-        treated = situation.policy.inherits or written
+        treated = situation.inherits or written
         found = list(_invalid(_problems(case.above, case.below)))
         found += draft.alerts
         if not skipped and treated:
@@ -382,21 +373,20 @@ class Admission:
         found += _unreadable(case)
         if not applied and not skipped:
             skipped = "nothing-to-inject" if treated else "not-serving"
-        changed = case.old is not None and template(draft.root) != template(case.old)
+        changed = not kept and case.old is not None and template(draft.root) != template(case.old)
         return Decision(
             operations=draft.patch(),
             alerts=tuple(found),
-            applied=tuple(name for name in self.table if name in applied),
+            applied=tuple(name for name in self._names if name in applied),
             skipped=None if applied else skipped,
             kept=kept,
-            restarts=changed and not kept,
+            restarts=changed,
             situation=situation,
             result=draft.root,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(NamedTuple):
     """A request about a workload, read once: what everybody says of it."""
 
     request: Request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from webhook.draft import Alert
@@ -22,7 +22,7 @@ from webhook.workload import (
     native_sleep,
     pod_spec,
     pre_stop,
-    sequence,
+    rolling_update,
     strategy,
     strategy_type,
 )
@@ -41,49 +41,59 @@ KNOWN_GATES: Final = (
     "KruisePodReady",  # OpenKruise
 )
 
+_UNITS: Final = {"": 1, "m": 60, "h": 3600}
 _SLEEP = re.compile(r"\bsleep\s+([0-9]{1,6})(m|h)?\b")
 
 
-def check(workload: Json, situation: Situation) -> Iterator[Alert]:
+def check(workload: Json, situation: Situation) -> list[Alert]:
     """Find what is wrong with a workload as it shall be."""
-    for found in _CHECKS:
-        yield from found(workload, situation)
+    found: list[Alert] = []
+    for each in _CHECKS:
+        each(workload, situation, found)
+    return found
 
 
-def _recreate(workload: Json, situation: Situation) -> Iterator[Alert]:
+def _recreate(workload: Json, situation: Situation, found: list[Alert]) -> None:
     if strategy_type(situation.kind, workload) == "Recreate":
-        yield Alert("recreate", "strategy Recreate stops every pod before it starts a new one")
+        found.append(
+            Alert("recreate", "strategy Recreate stops every pod before it starts a new one")
+        )
 
 
-def _no_readiness_probe(workload: Json, situation: Situation) -> Iterator[Alert]:
+def _no_readiness_probe(workload: Json, situation: Situation, found: list[Alert]) -> None:
     """One probe makes the whole pod wait, so one container with a probe is enough."""
-    probed = [*containers(workload), *filter(is_sidecar, init_containers(workload))]
-    if situation.serving and not any(each.get("readinessProbe") for each in probed):
+    if not situation.serving or any(each.get("readinessProbe") for each in containers(workload)):
+        return
+    sidecars = filter(is_sidecar, init_containers(workload))
+    if not any(each.get("readinessProbe") for each in sidecars):
         text = "no readiness probe: new pods get requests before they can answer"
-        yield Alert("no-readiness-probe", text)
+        found.append(Alert("no-readiness-probe", text))
 
 
-def _long_hook(workload: Json, _situation: Situation) -> Iterator[Alert]:
+def _long_hook(workload: Json, _situation: Situation, found: list[Alert]) -> None:
     grace = grace_seconds(workload)
     for container in all_containers(workload):
         hook = pre_stop(container)
         if hook is None:
             continue
-        words = sequence(mapping(hook.get("exec")).get("command"))
-        slept = native_sleep(container) + sum(
-            int(number) * {"": 1, "m": 60, "h": 3600}[unit]
-            for number, unit in _SLEEP.findall(" ".join(words))
-        )
-        if slept > grace or (slept == grace and slept > 0):
+        slept = native_sleep(container)
+        command = (hook.get("exec") or {}).get("command")
+        if command:
+            slept += sum(
+                int(number) * _UNITS[unit] for number, unit in _SLEEP.findall(" ".join(command))
+            )
+        if slept >= grace > 0 or slept > grace:
             name = container["name"]
             text = f"the preStop of {name} takes {slept} s of a grace period of {grace} s"
-            yield Alert("hook-exceeds-grace", text)
+            found.append(Alert("hook-exceeds-grace", text))
 
 
-def _all_unavailable(workload: Json, situation: Situation) -> Iterator[Alert]:
-    rolling = mapping(strategy(situation.kind, workload).get("rollingUpdate"))
-    canary = mapping(strategy(situation.kind, workload).get("canary"))
+def _all_unavailable(workload: Json, situation: Situation, found: list[Alert]) -> None:
+    rolling = rolling_update(situation.kind, workload)
+    canary = mapping(strategy(situation.kind, workload).get("canary"))  # an Argo Rollout's
     unavailable = rolling.get("maxUnavailable", canary.get("maxUnavailable"))
+    if unavailable is None:
+        return
     replicas = (workload.get("spec") or {}).get("replicas")
     replicas = 1 if replicas is None else replicas
     if situation.kind is DAEMON_SET:  # a node each: only a percentage can mean all
@@ -92,7 +102,7 @@ def _all_unavailable(workload: Json, situation: Situation) -> Iterator[Alert]:
         gone = 0 < replicas <= _pods(unavailable, replicas)
     if gone:
         text = f"maxUnavailable {unavailable} lets every replica go at once"
-        yield Alert("all-unavailable", text)
+        found.append(Alert("all-unavailable", text))
 
 
 def _pods(value: Any, replicas: int) -> int:
@@ -104,43 +114,43 @@ def _pods(value: Any, replicas: int) -> int:
     return 0
 
 
-def _parallel(workload: Json, situation: Situation) -> Iterator[Alert]:
+def _parallel(workload: Json, situation: Situation, found: list[Alert]) -> None:
     spec = workload.get("spec") or {}
     if situation.kind is STATEFUL_SET and spec.get("podManagementPolicy") == "Parallel":
-        yield Alert("parallel", "podManagementPolicy Parallel scales all pods at once")
+        found.append(Alert("parallel", "podManagementPolicy Parallel scales all pods at once"))
 
 
-def _unknown_gate(workload: Json, _situation: Situation) -> Iterator[Alert]:
-    for gate in sequence(pod_spec(workload).get("readinessGates")):
+def _unknown_gate(workload: Json, _situation: Situation, found: list[Alert]) -> None:
+    for gate in pod_spec(workload).get("readinessGates") or ():
         condition = gate.get("conditionType")
         if isinstance(condition, str) and not condition.startswith(KNOWN_GATES):
             text = f"no known controller sets the readiness gate {condition}"
-            yield Alert("unknown-gate", text)
+            found.append(Alert("unknown-gate", text))
 
 
-def _own_name(workload: Json, situation: Situation) -> Iterator[Alert]:
+def _own_name(workload: Json, situation: Situation, found: list[Alert]) -> None:
+    wanted = situation["precheck"].value
     metadata = workload.get("metadata") or {}
     name, namespace = metadata.get("name"), metadata.get("namespace")
-    for text in situation["precheck"].value:
-        first, *rest = parse_target(text).host.rstrip(".").split(".")
+    for target in wanted:
+        first, *rest = parse_target(target).host.rstrip(".").split(".")
         if first == name and (not rest or rest[0] == namespace):
-            yield Alert(
-                "precheck-of-itself", f"precheck: {text} is this workload: it waits for itself"
-            )
+            text = f"precheck: {target} is this workload: it waits for itself"
+            found.append(Alert("precheck-of-itself", text))
 
 
-def _probe_grace(workload: Json, _situation: Situation) -> Iterator[Alert]:
+def _probe_grace(workload: Json, _situation: Situation, found: list[Alert]) -> None:
     for container in containers(workload):
         slept = native_sleep(container)
-        for key in ("livenessProbe", "startupProbe"):
-            seconds = mapping(container.get(key)).get("terminationGracePeriodSeconds")
-            if slept and seconds is not None and seconds <= slept:
+        for key in ("livenessProbe", "startupProbe") if slept else ():
+            seconds = (container.get(key) or {}).get("terminationGracePeriodSeconds")
+            if seconds is not None and seconds <= slept:
                 name = container["name"]
                 text = f"the {key} of {name} allows {seconds} s, which the preStop sleep uses up"
-                yield Alert("probe-grace", text)
+                found.append(Alert("probe-grace", text))
 
 
-_CHECKS: Final[tuple[Callable[[Json, Situation], Iterator[Alert]], ...]] = (
+_CHECKS: Final[tuple[Callable[[Json, Situation, list[Alert]], None], ...]] = (
     _recreate,
     _no_readiness_probe,
     _long_hook,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Step = str | int
 Path = tuple[Step, ...]
@@ -18,6 +18,9 @@ Operation = dict[str, Any]
 
 NAMED: Final = "*"
 """The step of a field's path that stands for a list item, found by its name."""
+
+
+TEMPLATE: Final = ("spec", "template")
 
 
 class _Missing(enum.Enum):
@@ -46,8 +49,18 @@ def identical(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
+def grafted(onto: Any, wanted: Any) -> Any:
+    """Give what is wanted, made of the very parts of `onto` wherever they are equal."""
+    if onto == wanted:
+        return onto
+    if type(onto) is dict and type(wanted) is dict:
+        return {key: grafted(onto.get(key, ABSENT), value) for key, value in wanted.items()}
+    if type(onto) is list and type(wanted) is list and len(onto) == len(wanted):
+        return list(map(grafted, onto, wanted))
+    return wanted
+
+
+class Injection(NamedTuple):
     """One injected value and what was there before.
 
     `made` counts the mappings and lists above it that did not exist (`null`: the topmost of them
@@ -96,22 +109,33 @@ class Field:
     names: Callable[[str], bool] = bool
     item_key: str = "name"
 
-    @property
-    def of_items(self) -> bool:
-        """Whether whole list items are injected here."""
-        return self.path[-1] == NAMED
+    of_items: bool = field(init=False)
+    full_path: tuple[str, ...] = field(init=False)
+    named_at: int | None = field(init=False)
+    pattern: str = field(init=False)
 
-    @property
-    def pattern(self) -> str:
-        """The key of a record's entry, `[*]` in place of the name."""
-        return ".".join(self.path).replace("." + NAMED, "[" + NAMED + "]")
+    def __post_init__(self) -> None:
+        """Derive what is asked of it at each request.
+
+        `of_items`: whether whole list items are injected; `full_path`: the steps from the object,
+        without a last `NAMED`; `named_at`: where in it an item is to be found by name; `pattern`:
+        the key of a record's entry, `[*]` in place of the name.
+        """
+        of_items = self.path[-1] == NAMED
+        steps = self.path[:-1] if of_items else self.path
+        full = (*TEMPLATE, *steps) if self.in_template else steps
+        derived = {
+            "of_items": of_items,
+            "full_path": full,
+            "named_at": full.index(NAMED) if NAMED in full else None,
+            "pattern": ".".join(self.path).replace("." + NAMED, "[" + NAMED + "]"),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def key(self, name: str | None) -> str:
         """Name one place of this field in a record."""
         return self.pattern if name is None else self.pattern.replace(NAMED, name, 1)
-
-
-TEMPLATE: Final[Path] = ("spec", "template")
 
 
 @dataclass(slots=True)
@@ -127,14 +151,15 @@ class Draft:
     """A workload on its way to what it shall be.
 
     `original` is what was given and is never written to; `root` is the draft; `baseline` what
-    the user wrote, once the recorded injections are out.
+    the user wrote, once the recorded injections are out. `injected` gives the setting of each
+    injection, `records` the entry of each for the ledger, by whether it lies in the pod template.
     """
 
     original: dict[str, Any]
     root: dict[str, Any] = field(init=False)
     baseline: dict[str, Any] = field(init=False)
-    injected: dict[tuple[Field, str | None], Injection] = field(default_factory=dict)
-    settings_of: dict[tuple[Field, str | None], str] = field(default_factory=dict)
+    injected: dict[tuple[Field, str | None], str] = field(default_factory=dict)
+    records: dict[bool, dict[str, Any]] = field(default_factory=lambda: {True: {}, False: {}})
     taken: dict[tuple[Field, str | None], Injection] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
     _copies: dict[Path, Any] = field(default_factory=dict)
@@ -214,19 +239,26 @@ class Draft:
         path = self.locate(place, name)
         if path is None:  # pragma: no cover - a mutation names what it has just seen
             return
-        if not place.of_items and identical(_read(self.root, path), value):
-            return
         made, null, was = _before(self.baseline, path)
+        entry: dict[str, Any] = {}
         if place.of_items:
             items = self.edit(path, as_list=True)
             items.insert(len(items) if at is None else at, value)
             self._copies.clear()  # what follows has moved
-            injection = Injection(None, made=made, null=null)
         else:
+            if not made and identical(was, value):
+                return
             self.edit(path[:-1])[path[-1]] = value
-            injection = Injection(value, was, max(0, made - 1), null and made > 1)
-        self.injected[place, name] = injection
-        self.settings_of[place, name] = setting or place.setting
+            entry["is"] = value
+            if was is not ABSENT:
+                entry["was"] = was
+            made = max(0, made - 1)  # the value itself is none of the levels above it
+        if made:
+            entry["made"] = made
+            if null:
+                entry["null"] = True
+        self.records[place.in_template][place.key(name)] = entry
+        self.injected[place, name] = setting or place.setting
 
     def take_out(self, place: Field, name: str | None, injection: Injection) -> None:
         """Put back what was there before a recorded injection, unless the user has changed it."""
@@ -262,17 +294,11 @@ class Draft:
 
     def locate(self, place: Field, name: str | None) -> Path | None:
         """Find a field: its path, or that of its list; `None` where no item has the name."""
-        path: list[Step] = list(TEMPLATE) if place.in_template else []
-        steps = place.path[:-1] if place.of_items else place.path
-        for step in steps:
-            if step == NAMED:
-                index = _index(self.get(*path), place.item_key, name)
-                if index is None:
-                    return None
-                path.append(index)
-            else:
-                path.append(step)
-        return tuple(path)
+        if place.named_at is None:
+            return place.full_path
+        above = place.full_path[: place.named_at]
+        index = _index(_read(self.root, above), place.item_key, name)
+        return None if index is None else (*above, index, *place.full_path[place.named_at + 1 :])
 
     def missing(self, path: Path) -> tuple[int, bool]:
         """Tell how many levels of a path the user did not write, and whether as null."""
@@ -292,13 +318,11 @@ class Draft:
 
 
 def _read(node: Any, path: Path) -> Any:
+    """Read a place in something of the right shape; None where it, or what is above, is not."""
     for step in path:
-        if isinstance(node, dict):
-            node = node.get(step)
-        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
-            node = node[step]
-        else:
+        if node is None:
             return None
+        node = node.get(step) if type(node) is dict else node[step]
     return node
 
 
@@ -343,16 +367,22 @@ def _compare(before: Any, after: Any, path: str, operations: list[Operation]) ->
     if before is after:
         return
     if isinstance(before, dict) and isinstance(after, dict):
-        for key, value in before.items():
-            if key not in after:
-                operations.append({"op": "remove", "path": f"{path}/{_escape(key)}"})
-            elif after[key] is not value:
-                _compare(value, after[key], f"{path}/{_escape(key)}", operations)
-        operations.extend(
-            {"op": "add", "path": f"{path}/{_escape(key)}", "value": value}
-            for key, value in after.items()
-            if key not in before
-        )
+        new = 0
+        for key, value in after.items():
+            was = before.get(key, ABSENT)
+            if was is value:
+                continue
+            if was is ABSENT:
+                new += 1
+                operations.append({"op": "add", "path": f"{path}/{_escape(key)}", "value": value})
+            else:
+                _compare(was, value, f"{path}/{_escape(key)}", operations)
+        if len(before) + new != len(after):
+            operations.extend(
+                {"op": "remove", "path": f"{path}/{_escape(key)}"}
+                for key in before
+                if key not in after
+            )
     elif isinstance(before, list) and isinstance(after, list):
         _compare_lists(before, after, path, operations)
     elif not identical(before, after):

@@ -13,10 +13,8 @@ from webhook.workload import (
     Kind,
     containers,
     longest_native_sleep,
-    mapping,
     pre_stop,
-    sequence,
-    strategy,
+    rolling_update,
     strategy_type,
 )
 
@@ -43,13 +41,13 @@ class Estimate:
 
 def estimate(kind: Kind, workload: dict[str, Any]) -> Estimate:
     """Estimate a rollout; the time that a pod takes to become ready comes on top."""
-    spec = mapping(workload.get("spec"))
+    spec = workload.get("spec") or {}
     ready = spec.get("minReadySeconds") or 0
     replicas = spec.get("replicas")
     replicas = 1 if replicas is None else max(0, replicas)
     used = strategy_type(kind, workload)
     if kind is DEPLOYMENT and used == "RollingUpdate":
-        each = _at_once(mapping(strategy(kind, workload).get("rollingUpdate")), replicas)
+        each = _at_once(rolling_update(kind, workload), replicas)
         steps = math.ceil(replicas / each) if replicas else 0
         return _told(steps, ready, f"{_count(steps, 'step')} of up to {_count(each, 'pod')}")
     if kind is DEPLOYMENT and used == "Recreate":
@@ -57,7 +55,7 @@ def estimate(kind: Kind, workload: dict[str, Any]) -> Estimate:
     if kind is STATEFUL_SET and used == "RollingUpdate":
         return _told(replicas, ready + _sleep(workload), "one pod after the other")
     if kind is DAEMON_SET and used == "RollingUpdate":
-        rolling = mapping(strategy(kind, workload).get("rollingUpdate"))
+        rolling = rolling_update(kind, workload)
         surges = rolling.get("maxSurge") not in (None, 0, "0%")
         seconds = ready + (0 if surges else _sleep(workload))
         return Estimate(None, seconds, f"at least {duration(seconds)} a node or group of nodes")
@@ -99,7 +97,7 @@ def _sleep(workload: dict[str, Any]) -> int:
     """Tell how long the longest preStop sleep holds a pod that is to go."""
     slept = longest_native_sleep(workload)
     for container in containers(workload):
-        command = sequence(mapping(mapping(pre_stop(container)).get("exec")).get("command"))
+        command = ((pre_stop(container) or {}).get("exec") or {}).get("command") or []
         if command[:1] == ["sleep"] and len(command) > 1 and str(command[1]).isdecimal():
             slept = max(slept, int(command[1]))
     return slept

@@ -144,11 +144,7 @@ class Ledger:
         Raises:
             AnnotationsFullError: there is no room for it.
         """
-        fields = {
-            place.key(name): _written(place, injection)
-            for (place, name), injection in draft.injected.items()
-            if place.in_template is in_template
-        }
+        fields = draft.records[in_template]
         if not fields:
             return
         path = _annotations(in_template=in_template)
@@ -162,7 +158,7 @@ class Ledger:
         annotations = draft.edit(path)
         annotations[RECORD] = text
         size = sum(
-            len(key.encode()) + len(value.encode())
+            _bytes(key) + _bytes(value)
             for key, value in annotations.items()
             if isinstance(value, str)
         )
@@ -170,18 +166,9 @@ class Ledger:
             raise AnnotationsFullError
 
 
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def _annotations(*, in_template: bool) -> Path:
     return (*TEMPLATE, "metadata", "annotations") if in_template else ("metadata", "annotations")
-
-
-def _written(place: Field, injection: Injection) -> dict[str, Any]:
-    entry: dict[str, Any] = {}
-    if not place.of_items:
-        entry["is"] = injection.value
-        if injection.was is not ABSENT:
-            entry["was"] = injection.was
-    if injection.made:
-        entry["made"] = injection.made
-    if injection.null:
-        entry["null"] = True
-    return entry

@@ -311,26 +311,48 @@ class Table(Mapping[str, Setting]):
 _CACHED: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The settings that hold for one workload.
+Policy = Mapping[str, Resolved]
+"""The settings that hold for one workload, by name: every one of the table."""
+
+
+class Policies:
+    """Makes policies of layers.
 
     Settings come by falling precedence from the workload, its pod template, its namespace, the
-    configuration and what is built in. What is inherited holds for workloads that serve traffic
-    (`inherits`), except that a setting which only modifies another follows that one.
+    configuration and what is built in. What is inherited holds for workloads that serve traffic,
+    except that a setting which only modifies another follows that one.
+
+    Args:
+        table: the settings.
+        defaults: the configuration's, parsed.
     """
 
-    table: Table
-    layers: tuple[tuple[str, Mapping[str, Any]], ...]
-    inherits: bool
+    def __init__(self, table: Table, defaults: Mapping[str, Any]) -> None:
+        self._table = table
+        self._inherited = {
+            name: Resolved(defaults[name], CONFIGURATION)
+            if name in defaults
+            else Resolved(table.built_in[name], BUILT_IN)
+            for name in table
+        }
+        self._own = {
+            name: inherited if table[name].modifies else Resolved(table[name].off, BUILT_IN)
+            for name, inherited in self._inherited.items()
+        }
 
-    def __getitem__(self, name: str) -> Resolved:
-        setting = self.table[name]
-        inherits = self.inherits or setting.modifies is not None
-        for source, values in self.layers:
-            if name in values and (inherits or source in WRITTEN_ON_WORKLOAD):
-                return Resolved(values[name], source)
-        return Resolved(setting.off, BUILT_IN)
+    def policy(
+        self, above: Layer, below: Layer, namespace: Namespace | None, *, inherits: bool
+    ) -> Policy:
+        """Resolve every setting of a workload with the layers `above` (its own) and `below`."""
+        policy = (self._inherited if inherits else self._own).copy()
+        if namespace is not None:
+            for name, value in namespace.layer.values.items():
+                if inherits or self._table[name].modifies:
+                    policy[name] = Resolved(value, NAMESPACE)
+        for source, layer in ((POD_TEMPLATE, below), (WORKLOAD, above)):
+            for name, value in layer.values.items():
+                policy[name] = Resolved(value, source)
+        return policy
 
 
 def _either(choices: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 
+_NOTHING: Final[Json] = {}
 DEFAULT_GRACE_SECONDS: Final = 30
 DEFAULT_DEADLINE_SECONDS: Final = 600
 
@@ -63,33 +64,32 @@ def find_kind(group: str, version: str, name: str) -> Kind | None:
 
 
 def mapping(value: Any) -> Json:
-    """Read a place that may be absent or null as a mapping."""
+    """Read a place that may hold anything as a mapping, if it is one."""
     return value if isinstance(value, dict) else {}
 
 
-def sequence(value: Any) -> list[Any]:
-    """Read a place that may be absent or null as a list."""
-    return value if isinstance(value, list) else []
+# Each walks the way by itself, without a helper: they are asked many times a request.
 
 
 def template(workload: Json) -> Json:
     """Give the pod template."""
-    return mapping(mapping(workload.get("spec")).get("template"))
+    return (workload.get("spec") or _NOTHING).get("template") or _NOTHING
 
 
 def pod_spec(workload: Json) -> Json:
     """Give the pod template's spec."""
-    return mapping(template(workload).get("spec"))
+    pod_template = (workload.get("spec") or _NOTHING).get("template") or _NOTHING
+    return pod_template.get("spec") or _NOTHING
 
 
 def containers(workload: Json) -> list[Json]:
     """Give the regular containers."""
-    return sequence(pod_spec(workload).get("containers"))
+    return pod_spec(workload).get("containers") or []
 
 
 def init_containers(workload: Json) -> list[Json]:
     """Give the init containers, native sidecars among them."""
-    return sequence(pod_spec(workload).get("initContainers"))
+    return pod_spec(workload).get("initContainers") or []
 
 
 def is_sidecar(init_container: Json) -> bool:
@@ -100,9 +100,9 @@ def is_sidecar(init_container: Json) -> bool:
 def is_windows(workload: Json) -> bool:
     """Tell whether the pods run on Windows."""
     spec = pod_spec(workload)
-    system = mapping(spec.get("os")).get("name")
+    system = (spec.get("os") or _NOTHING).get("name")
     if system is None:
-        system = mapping(spec.get("nodeSelector")).get("kubernetes.io/os")
+        system = (spec.get("nodeSelector") or _NOTHING).get("kubernetes.io/os")
     return bool(system == "windows")
 
 
@@ -115,7 +115,7 @@ def takes_host_ports(workload: Json) -> bool:
 
 def ports(container: Json) -> list[Json]:
     """Give the ports that a container declares."""
-    return sequence(container.get("ports"))
+    return container.get("ports") or []
 
 
 def serves(workload: Json) -> bool:
@@ -123,7 +123,7 @@ def serves(workload: Json) -> bool:
     for container in containers(workload):
         if container.get("ports"):
             return True
-        probe = mapping(container.get("readinessProbe"))
+        probe = container.get("readinessProbe") or _NOTHING
         if probe.get("httpGet") or probe.get("tcpSocket") or probe.get("grpc"):
             return True
     return False
@@ -137,23 +137,34 @@ def grace_seconds(workload: Json) -> int:
 
 def pre_stop(container: Json) -> Json | None:
     """Give a container's preStop handler; `None` where there is none."""
-    hook = mapping(container.get("lifecycle")).get("preStop")
-    return None if hook is None else mapping(hook)
+    hook: Json | None = (container.get("lifecycle") or _NOTHING).get("preStop")
+    return hook
 
 
 def native_sleep(container: Json) -> int:
     """Give the seconds of a container's native preStop sleep; 0 where it has none."""
-    return mapping(mapping(pre_stop(container)).get("sleep")).get("seconds") or 0
+    hook = (container.get("lifecycle") or _NOTHING).get("preStop") or _NOTHING
+    return (hook.get("sleep") or _NOTHING).get("seconds") or 0
 
 
 def longest_native_sleep(workload: Json) -> int:
     """Give the longest native preStop sleep, in seconds, native sidecars' among them."""
-    return max(map(native_sleep, all_containers(workload)), default=0)
+    pod = pod_spec(workload)
+    longest = 0
+    for key in ("containers", "initContainers"):
+        for container in pod.get(key) or ():
+            longest = max(longest, native_sleep(container))
+    return longest
 
 
 def strategy(kind: Kind, workload: Json) -> Json:
     """Give the update strategy."""
-    return mapping(mapping(workload.get("spec")).get(kind.strategy))
+    return (workload.get("spec") or _NOTHING).get(kind.strategy) or _NOTHING
+
+
+def rolling_update(kind: Kind, workload: Json) -> Json:
+    """Give the bounds of a rolling update."""
+    return strategy(kind, workload).get("rollingUpdate") or _NOTHING
 
 
 def strategy_type(kind: Kind, workload: Json) -> str:
@@ -173,22 +184,37 @@ def all_containers(workload: Json) -> Iterator[Json]:
 
 _INT64: Final = 2**63
 
-# Only what is read is named. A mapping of keys is a mapping with these, a list of one shape a list
-# of such items; null is allowed wherever a value is.
-_METADATA: Final = {"labels": dict, "annotations": dict}
-_HOOK: Final = {"exec": {"command": [str]}, "sleep": {"seconds": int}}
-_PROBE: Final = {"httpGet": dict, "terminationGracePeriodSeconds": int}
-_CONTAINER: Final = {
-    "name": str,
-    "lifecycle": {"preStop": _HOOK},
-    "readinessProbe": _PROBE,
-    "livenessProbe": _PROBE,
-    "startupProbe": _PROBE,
-    "ports": [dict],
-}
-_TEMPLATE: Final = {
-    "metadata": _METADATA,
-    "spec": {
+
+# Only what is read is named; null is allowed wherever a value is.
+def _shape(keys: Mapping[str, Any]) -> tuple[tuple[str, type, Any], ...]:
+    """Make rows of a key, the type of its value, and the shape of what is below, if that is read.
+
+    In `keys` a type stands for itself, a shape for a mapping of that shape, and a list for a list
+    of what it holds.
+    """
+    return tuple(
+        (key, dict if type(below) is tuple else list, below)
+        if isinstance(below, tuple | list)
+        else (key, below, None)
+        for key, below in keys.items()
+    )
+
+
+_METADATA: Final = _shape({"labels": dict, "annotations": dict})
+_HOOK: Final = _shape({"exec": _shape({"command": [str]}), "sleep": _shape({"seconds": int})})
+_PROBE: Final = _shape({"httpGet": dict, "terminationGracePeriodSeconds": int})
+_CONTAINER: Final = _shape(
+    {
+        "name": str,
+        "lifecycle": _shape({"preStop": _HOOK}),
+        "readinessProbe": _PROBE,
+        "livenessProbe": _PROBE,
+        "startupProbe": _PROBE,
+        "ports": [dict],
+    }
+)
+_POD: Final = _shape(
+    {
         "terminationGracePeriodSeconds": int,
         "os": dict,
         "nodeSelector": dict,
@@ -196,21 +222,25 @@ _TEMPLATE: Final = {
         "volumes": [dict],
         "containers": [_CONTAINER],
         "initContainers": [_CONTAINER],
-    },
-}
-_STRATEGY: Final = {"rollingUpdate": dict}
-_WORKLOAD: Final = {
-    "metadata": _METADATA,
-    "spec": {
-        "minReadySeconds": int,
-        "progressDeadlineSeconds": int,
-        "replicas": int,
-        "strategy": _STRATEGY,
-        "updateStrategy": _STRATEGY,
-        "template": _TEMPLATE,
-    },
-}
-_CALLED: Final = {dict: "a mapping", list: "a list", str: "a string", int: "a whole number"}
+    }
+)
+_STRATEGY: Final = _shape({"rollingUpdate": dict})
+_WORKLOAD: Final = _shape(
+    {
+        "metadata": _METADATA,
+        "spec": _shape(
+            {
+                "minReadySeconds": int,
+                "progressDeadlineSeconds": int,
+                "replicas": int,
+                "strategy": _STRATEGY,
+                "updateStrategy": _STRATEGY,
+                "template": _shape({"metadata": _METADATA, "spec": _POD}),
+            }
+        ),
+    }
+)
+_CALLED: Final = {dict: "mapping", list: "list", str: "string", int: "whole number"}
 
 
 def malformed(workload: Any) -> str | None:
@@ -224,30 +254,31 @@ def malformed(workload: Any) -> str | None:
     return _complaint(workload, _WORKLOAD)
 
 
-def _complaint(value: Any, shape: Any) -> str | None:
-    """Name the first place below a value that is not of its shape; None where all are."""
-    if type(shape) is dict:
-        if type(value) is not dict:
-            return " is not a mapping"
-        for key, below in shape.items():
-            found = value.get(key)
-            if found is not None:
-                complaint = _complaint(found, below)
-                if complaint:
-                    return _joined(key, complaint)
-        if shape is _CONTAINER and value.get("name") is None:
-            return "name is not a string"
-    elif type(shape) is list:
-        if type(value) is not list:
-            return " is not a list"
-        for index, item in enumerate(value):
-            complaint = _complaint(item, shape[0])
+def _complaint(value: Json, shape: tuple[tuple[str, type, Any], ...]) -> str | None:
+    """Name the first place in a mapping that is not of its shape; None where all are."""
+    for key, kind, below in shape:
+        found = value.get(key)
+        if found is None:
+            continue
+        is_of = type(found)
+        if is_of is not kind or (kind is int and not -_INT64 <= found < _INT64):
+            return f"{key} is not a {_CALLED[kind]}"
+        if below is not None:
+            complaint = _complaint(found, below) if kind is dict else _in_list(found, below[0])
             if complaint:
-                return _joined(f"[{index}]", complaint)
-    elif type(value) is not shape or (shape is int and not -_INT64 <= value < _INT64):
-        return f" is not {_CALLED[shape]}"
+                return key + (complaint if complaint[0] == "[" else f".{complaint}")
     return None
 
 
-def _joined(step: str, rest: str) -> str:
-    return step + rest if rest[0] in " [" else f"{step}.{rest}"
+def _in_list(items: list[Any], shape: Any) -> str | None:
+    kind = dict if type(shape) is tuple else shape
+    for index, item in enumerate(items):
+        if type(item) is not kind:
+            return f"[{index}] is not a {_CALLED[kind]}"
+        if kind is not shape:
+            complaint = _complaint(item, shape)
+            if complaint is None and shape is _CONTAINER and item.get("name") is None:
+                complaint = "name is missing"
+            if complaint:
+                return f"[{index}].{complaint}"
+    return None

@@ -22,9 +22,8 @@ from webhook.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
 from webhook.manifests import Document, ManifestError, dump, read
 from webhook.mutations.model import ServerVersion
 from webhook.review import warning_text
-from webhook.settings import BUILT_IN, InvalidSettingError, Namespace, Setting
-from webhook.settings import duration as parse_duration_setting
-from webhook.workload import Kind, find_kind, mapping, sequence
+from webhook.settings import BUILT_IN, InvalidSettingError, Namespace
+from webhook.workload import Kind, find_kind, mapping
 
 PROGRAM: Final = "seamless plan"
 DESCRIPTION: Final = """\
@@ -276,10 +275,12 @@ def _notes(each: Planned, settings: Configuration) -> Iterator[str]:
     if not each.known:
         yield f"namespace {each.namespace} is not known here: taken as selected"
     situation = each.decision.situation
-    for name in each.decision.applied if situation else ():
+    for name in each.decision.applied:
+        if situation is None:
+            break
         found = situation[name]
         source = found.source if found.source == BUILT_IN else f"from the {found.source}"
-        yield f"{name}: {_shown(found.value, situation.policy.table[name])}, {source}"
+        yield f"{name}: {_shown(found.value)}, {source}"
     if each.estimate is not None:
         yield f"rollout: {each.estimate.text}; the time that pods take to be ready comes on top"
         if _outlives_helm(each.estimate):
@@ -287,8 +288,9 @@ def _notes(each: Planned, settings: Configuration) -> Iterator[str]:
             yield f"rollout: helm --wait gives up after {wait} unless told otherwise"
 
 
-def _shown(value: Any, setting: Setting) -> str:
-    if setting.parse is parse_duration_setting:
+def _shown(value: Any) -> str:
+    """Write a value as it would be set; the only numbers among them are durations."""
+    if isinstance(value, int):
         return duration(value)
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
@@ -319,7 +321,7 @@ def _yaml(plan: Plan, _settings: Configuration) -> None:
             if each.item is None:
                 content = each.after
             else:
-                items = list(sequence(content["items"]))
+                items = list(content["items"] or ())
                 items[each.item] = each.after
                 content = {**content, "items": items}
             text = dump(content)

@@ -174,6 +174,7 @@ def _work(options: Options, sockets: Sockets) -> int:
             )
         }
     )
+    server.tune_garbage_collector()
     uvloop.run(
         server.run(
             webhook=server.webhook_app(admission.answer, metrics, state),

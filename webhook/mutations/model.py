@@ -35,6 +35,7 @@ class Situation:
     kind: Kind
     policy: Policy
     serving: bool
+    inherits: bool
     server: ServerVersion | None
     precheck: PrecheckContainer
 
@@ -50,7 +51,8 @@ class Mutation:
         apply: writes what the settings ask for, by `Draft.inject` alone.
         fields: every place that it may write; a record can name no other.
         settings: the settings that it obeys.
-        settle: puts right, without any setting, what would be invalid after values were put back.
+        settle: puts right, without any setting, what would be invalid after values were put back;
+            asked only where any were.
     """
 
     apply: Callable[[Draft, Situation], None]

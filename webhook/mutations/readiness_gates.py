@@ -11,7 +11,7 @@ from typing import Final
 from webhook.draft import Draft, Field
 from webhook.mutations.model import Mutation, Situation
 from webhook.settings import Setting, condition_types, is_qualified_name
-from webhook.workload import pod_spec, sequence
+from webhook.workload import pod_spec
 
 READINESS_GATES: Final = Field(
     ("spec", "readinessGates", "*"),
@@ -28,7 +28,7 @@ def apply(draft: Draft, situation: Situation) -> None:
     if not wanted:
         return
     present = {
-        gate.get("conditionType") for gate in sequence(pod_spec(draft.root).get("readinessGates"))
+        gate.get("conditionType") for gate in pod_spec(draft.root).get("readinessGates") or ()
     }
     for condition in wanted:
         if condition not in present:

@@ -18,10 +18,8 @@ from webhook.workload import (
     DAEMON_SET,
     DEPLOYMENT,
     Kind,
-    mapping,
     pod_spec,
-    sequence,
-    strategy,
+    rolling_update,
     strategy_type,
     takes_host_ports,
 )
@@ -75,9 +73,7 @@ def apply(draft: Draft, situation: Situation) -> None:
         draft.inject(max_unavailable, 0)
     if is_zero(default_surge if surge is None else surge):
         draft.inject(max_surge, 1)
-    if any(
-        "persistentVolumeClaim" in each for each in sequence(pod_spec(draft.root).get("volumes"))
-    ):
+    if any("persistentVolumeClaim" in each for each in pod_spec(draft.root).get("volumes") or ()):
         draft.alert(
             "surge-with-volume", "strategy: surge waits for ever where a claim has one user"
         )
@@ -110,7 +106,7 @@ def _unfit(kind: Kind, workload: dict[str, Any]) -> str | None:
 
 
 def _rolling(kind: Kind, workload: dict[str, Any]) -> tuple[Any, Any]:
-    rolling = mapping(strategy(kind, workload).get("rollingUpdate"))
+    rolling = rolling_update(kind, workload)
     return rolling.get("maxUnavailable"), rolling.get("maxSurge")
 
 
