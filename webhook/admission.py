@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from webhook import alerts, aws, review
 from webhook.config import SYSTEM_NAMESPACES, Configuration
-from webhook.draft import TEMPLATE, Alert, Draft, Operation, grafted
-from webhook.ledger import AnnotationsFullError, Ledger, Record
+from webhook.draft import ABSENT, TEMPLATE, Alert, Draft, Operation, grafted
+from webhook.ledger import NO_RECORD, AnnotationsFullError, Ledger, Record
 from webhook.mutations import MUTATIONS
 from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
 from webhook.review import InvalidReviewError, Request
@@ -91,6 +93,8 @@ class Answer:
     decision: Decision | None = None
 
 
+_TOLD: Final = 10
+
 NoNamespace: Final[Callable[[str], Namespace | None]] = lambda _name: None  # noqa: E731 - a default
 UnknownServer: Final[Callable[[], ServerVersion | None]] = lambda: None  # noqa: E731 - a default
 
@@ -152,6 +156,9 @@ class Admission:
         try:
             decision = self.decide(request)
             return Answer(200, self._encode(request.uid, decision), request, decision)
+        except (RecursionError, orjson.JSONEncodeError):
+            decision = _malformed("it is nested too deeply")
+            return Answer(200, self._encode(request.uid, decision), request, decision)
         except Exception:  # the boundary: whatever goes wrong in here must not hurt a deployment
             log.exception("request %s is allowed unpatched: unexpected error", request.uid)
         text = "an unexpected error: allowed, nothing is patched"
@@ -174,7 +181,7 @@ class Admission:
             operations=() if audits else decision.operations,
             warnings=[alert.text for alert in decision.alerts],
             audit={"skipped": skipped} if skipped else {"applied": applied},
-            refusal="; ".join(map(str, decision.refused)) or None,
+            refusal=_told(decision.refused),
         )
 
     def decide(self, request: Request) -> Decision:
@@ -190,8 +197,7 @@ class Admission:
             return Decision(skipped="kind")
         complaint = malformed(request.object)
         if complaint:
-            text = f"nothing is patched: {complaint}"
-            return Decision(skipped="malformed", alerts=(Alert("malformed", text),))
+            return _malformed(complaint)
         reason = _untouchable(request.object)
         return Decision(skipped=reason) if reason else self._decide_case(self._case(request, kind))
 
@@ -232,6 +238,7 @@ class Admission:
             out_of_scope=self._out_of_scope(above, below, namespace),
             of_template=read(workload, in_template=True),
             of_workload=read(workload if old is None else old, in_template=False),
+            of_old_template=NO_RECORD if old is None else read(old, in_template=True),
             same_template=old is not None and template(workload) == template(old),
             old_layers=None if old is None else self._layers(old),
         )
@@ -269,7 +276,7 @@ class Admission:
     # From what the user wrote to what it shall be.
 
     def _decide_case(self, case: _Case) -> Decision:
-        bare = not (case.of_template or case.of_workload)
+        bare = not (case.of_template or case.of_workload or case.of_old_template)
         if case.out_of_scope and bare and not self.ledger.read(case.workload, in_template=False):
             told = _invalid(_problems(case.above, case.below))
             return Decision(skipped=case.out_of_scope, alerts=told)
@@ -302,18 +309,20 @@ class Admission:
         return (
             (was_out_of_scope is None) == (case.out_of_scope is None)
             and self._acting(case.old_layers[0]) == self._acting(case.above)
-            and (case.same_template or self._same_words(written, case.old))
+            and (case.same_template or self._same_words(case, written))
         )
 
     def _acting(self, layer: Layer) -> Json:
         """Pick the settings on a workload that act on its pod template."""
         return {name: value for name, value in layer.values.items() if name in self._in_template}
 
-    def _same_words(self, written: Json, old: Json) -> bool:
-        """Tell whether the user's part of the pod template is what it was."""
-        before = Draft(old)
-        self.ledger.take_out(before, self.ledger.read(old, in_template=True), in_template=True)
-        return _with_defaults(template(written)) == _with_defaults(template(before.root))
+    def _same_words(self, case: _Case, written: Json) -> bool:
+        """Tell whether the user's part of a changed pod template is what it was."""
+        if not (case.of_template or case.of_old_template):
+            return False
+        before = Draft(case.old or {})
+        self.ledger.take_out(before, case.of_old_template, in_template=True)
+        return _as_stored(template(written)) == _as_stored(template(before.root))
 
     def _situation(self, case: _Case, written: Json) -> Situation:
         above, below = case.above, case.below
@@ -325,7 +334,15 @@ class Admission:
         )
         inherits = serving or self.configuration.apply_defaults_to == "all"
         policy = self._policies.policy(above, below, case.namespace, inherits=inherits)
-        return Situation(case.kind, policy, serving, inherits, self.server(), self._precheck)
+        return Situation(
+            kind=case.kind,
+            namespace=case.request.namespace,
+            policy=policy,
+            serving=serving,
+            inherits=inherits,
+            server=self.server(),
+            precheck=self._precheck,
+        )
 
     def _draft(self, case: _Case, *, kept: bool) -> Draft:
         """Give the pod template that the user wrote, or with `kept` the one in the cluster."""
@@ -399,8 +416,16 @@ class _Case(NamedTuple):
     out_of_scope: str | None
     of_template: Record
     of_workload: Record
+    of_old_template: Record
     same_template: bool
     old_layers: tuple[Layer, Layer] | None
+
+
+def _told(problems: Sequence[Problem]) -> str | None:
+    """Name the first few problems, and how many more there are."""
+    more = len(problems) - _TOLD
+    told = "; ".join(map(str, problems[:_TOLD]))
+    return f"{told}; and {more} more" if more > 0 else told or None
 
 
 def _untouchable(workload: Json) -> str | None:
@@ -426,10 +451,36 @@ def _unreadable(case: _Case) -> Iterator[Alert]:
             yield Alert("unreadable-record", text)
 
 
-def _with_defaults(pod_template: Json) -> Json:
-    """Fill in the one default that a record made offline may have noted as absent."""
-    spec = mapping(pod_template.get("spec"))
-    if spec.get("terminationGracePeriodSeconds") is not None:
-        return pod_template
-    spec = {**spec, "terminationGracePeriodSeconds": DEFAULT_GRACE_SECONDS}
-    return {**pod_template, "spec": spec}
+def _malformed(complaint: str) -> Decision:
+    text = f"nothing is patched: {complaint}"
+    return Decision(skipped="malformed", alerts=(Alert("malformed", text),))
+
+
+def _as_stored(pod_template: Json) -> Json:
+    """Give a pod template for comparison, without what the API server drops or fills in.
+
+    Only where we write: a record that was made offline may put back a `null` or nothing at all
+    where the API server has since stored its own.
+    """
+    spec = _without_nothing(pod_template.get("spec") or {}, "readinessGates", "initContainers")
+    if spec.get("terminationGracePeriodSeconds") is None:
+        spec["terminationGracePeriodSeconds"] = DEFAULT_GRACE_SECONDS
+    for key in ("containers", "initContainers"):
+        if spec.get(key):
+            spec[key] = [_container_as_stored(each) for each in spec[key]]
+    metadata = _without_nothing(pod_template.get("metadata") or {}, "annotations", "labels")
+    return {**pod_template, "metadata": metadata, "spec": spec}
+
+
+def _container_as_stored(container: Json) -> Json:
+    lifecycle = container.get("lifecycle", ABSENT)
+    if lifecycle is ABSENT and "readinessProbe" not in container:
+        return container
+    bare = _without_nothing(container, "readinessProbe")
+    if lifecycle is not ABSENT:
+        bare["lifecycle"] = _without_nothing(lifecycle or {}, "preStop")
+    return _without_nothing(bare, "lifecycle")
+
+
+def _without_nothing(node: Json, *keys: str) -> Json:
+    return {key: value for key, value in node.items() if value or key not in keys}

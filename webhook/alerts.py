@@ -41,8 +41,8 @@ KNOWN_GATES: Final = (
     "KruisePodReady",  # OpenKruise
 )
 
-_UNITS: Final = {"": 1, "m": 60, "h": 3600}
-_SLEEP = re.compile(r"\bsleep\s+([0-9]{1,6})(m|h)?\b")
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
+_SLEEP = re.compile(r"\bsleep\s+([0-9]{1,6})([smh]?)\b")
 
 
 def check(workload: Json, situation: Situation) -> list[Alert]:
@@ -76,16 +76,18 @@ def _long_hook(workload: Json, _situation: Situation, found: list[Alert]) -> Non
         hook = pre_stop(container)
         if hook is None:
             continue
-        slept = native_sleep(container)
-        command = (hook.get("exec") or {}).get("command")
-        if command:
-            slept += sum(
-                int(number) * _UNITS[unit] for number, unit in _SLEEP.findall(" ".join(command))
-            )
+        slept = _slept(container, hook)
         if slept >= grace > 0 or slept > grace:
             name = container["name"]
             text = f"the preStop of {name} takes {slept} s of a grace period of {grace} s"
             found.append(Alert("hook-exceeds-grace", text))
+
+
+def _slept(container: Json, hook: Json) -> int:
+    """Tell how many seconds a hook sleeps, as far as its command shows."""
+    command = (hook.get("exec") or {}).get("command") or ()
+    found = _SLEEP.findall(" ".join(command)) if command else ()
+    return native_sleep(container) + sum(int(number) * _UNITS[unit] for number, unit in found)
 
 
 def _all_unavailable(workload: Json, situation: Situation, found: list[Alert]) -> None:
@@ -130,18 +132,18 @@ def _unknown_gate(workload: Json, _situation: Situation, found: list[Alert]) -> 
 
 def _own_name(workload: Json, situation: Situation, found: list[Alert]) -> None:
     wanted = situation["precheck"].value
-    metadata = workload.get("metadata") or {}
-    name, namespace = metadata.get("name"), metadata.get("namespace")
+    name = (workload.get("metadata") or {}).get("name")
     for target in wanted:
         first, *rest = parse_target(target).host.rstrip(".").split(".")
-        if first == name and (not rest or rest[0] == namespace):
+        if first == name and (not rest or rest[0] == situation.namespace):
             text = f"precheck: {target} is this workload: it waits for itself"
             found.append(Alert("precheck-of-itself", text))
 
 
 def _probe_grace(workload: Json, _situation: Situation, found: list[Alert]) -> None:
     for container in containers(workload):
-        slept = native_sleep(container)
+        hook = pre_stop(container)
+        slept = 0 if hook is None else _slept(container, hook)
         for key in ("livenessProbe", "startupProbe") if slept else ():
             seconds = (container.get(key) or {}).get("terminationGracePeriodSeconds")
             if seconds is not None and seconds <= slept:

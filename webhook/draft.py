@@ -30,6 +30,7 @@ class _Missing(enum.Enum):
 
 ABSENT: Final = _Missing.ABSENT
 """What stands where there is no key at all (`null` is `None`)."""
+NOTHING: Final = (ABSENT, None)
 KEEP: Final = _Missing.KEEP
 """What a field's `release` answers where the user has changed the value: it is theirs."""
 
@@ -78,11 +79,6 @@ def release_unchanged(current: Any, injection: Injection) -> Any:
     return injection.was if identical(current, injection.value) else KEEP
 
 
-def any_before(_value: Any, _was: Any) -> bool:
-    """Accept whatever a record says was there before."""
-    return True
-
-
 @dataclass(frozen=True, eq=False)
 class Field:
     """A place that a mutation writes, and how what was written there is taken back.
@@ -94,8 +90,8 @@ class Field:
         in_template: whether it lies in the pod template, so that changing it restarts pods.
         makes: how many of the mappings or lists right above it may have to be created.
         release: what to put in place of a value that stands there now, see `release_unchanged`.
-        restorable: whether `was` may be put back for `value`; a record that says otherwise was
-            not written by us.
+        plausible: whether we can have injected `value` where `was` had been (`ABSENT` or `None`
+            where nothing was); a record that says otherwise is not ours. Not asked of items.
         names: which item names a record may mention.
         item_key: the key that names an item of the list.
     """
@@ -105,7 +101,7 @@ class Field:
     in_template: bool = True
     makes: int = 0
     release: Callable[[Any, Injection], Any] = release_unchanged
-    restorable: Callable[[Any, Any], bool] = any_before
+    plausible: Callable[[Any, Any], bool] = lambda _value, _was: True
     names: Callable[[str], bool] = bool
     item_key: str = "name"
 
@@ -163,6 +159,7 @@ class Draft:
     taken: dict[tuple[Field, str | None], Injection] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
     _copies: dict[Path, Any] = field(default_factory=dict)
+    _places: dict[Path, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.root = self.baseline = self.original
@@ -244,7 +241,7 @@ class Draft:
         if place.of_items:
             items = self.edit(path, as_list=True)
             items.insert(len(items) if at is None else at, value)
-            self._copies.clear()  # what follows has moved
+            self._forget_all()  # what follows has moved
         else:
             if not made and identical(was, value):
                 return
@@ -265,13 +262,6 @@ class Draft:
         path = self.locate(place, name)
         if path is None:
             return
-        if place.of_items:
-            items = self.get(*path)
-            index = _index(items, place.item_key, name, last=True)
-            if index is not None:
-                self.remove((*path, index), injection.made, null=injection.null)
-                self.taken[place, name] = injection
-            return
         parent = self.get(*path[:-1])
         if not isinstance(parent, dict) or path[-1] not in parent:
             return
@@ -283,6 +273,29 @@ class Draft:
         else:
             self.set(path, value)
         self.taken[place, name] = injection
+
+    def take_items_out(self, place: Field, injections: dict[str, Injection]) -> None:
+        """Take recorded items out of a list; of each name the last one, for we append."""
+        items: list[Any] = self.get(*place.full_path) or []
+        left = dict(injections)
+        kept = []
+        for item in reversed(items):
+            name = item.get(place.item_key)
+            injection = left.pop(name, None)
+            if injection is None:
+                kept.append(item)
+            else:
+                self.taken[place, name] = injection
+        if len(left) == len(injections):
+            return
+        if kept:
+            self.set(place.full_path, kept[::-1])
+        elif any(each.null for each in injections.values()):
+            self.set(place.full_path, None)
+        elif any(each.made for each in injections.values()):
+            self.remove(place.full_path)
+        else:
+            self.set(place.full_path, [])
 
     def keep(self, place: Field, name: str | None = None) -> None:
         """Leave a taken-out value as the request has it: it is the user's from now on."""
@@ -297,7 +310,10 @@ class Draft:
         if place.named_at is None:
             return place.full_path
         above = place.full_path[: place.named_at]
-        index = _index(_read(self.root, above), place.item_key, name)
+        places = self._places.get(above)
+        if places is None:  # once for each list: there may be ten thousand containers
+            places = self._places[above] = _places(_read(self.root, above), place.item_key)
+        index = places.get(str(name))
         return None if index is None else (*above, index, *place.full_path[place.named_at + 1 :])
 
     def missing(self, path: Path) -> tuple[int, bool]:
@@ -314,7 +330,11 @@ class Draft:
     def _forget(self, path: Path) -> None:
         """What stood at a path stands there no more: do not write to its copies again."""
         if path in self._copies or isinstance(path[-1], int):
-            self._copies.clear()
+            self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._copies.clear()
+        self._places.clear()
 
 
 def _read(node: Any, path: Path) -> Any:
@@ -347,15 +367,11 @@ def _before(baseline: Any, path: Path) -> tuple[int, bool, Any]:
     return 0, False, node
 
 
-def _index(items: Any, key: str, name: str | None, *, last: bool = False) -> int | None:
-    if not isinstance(items, list):
-        return None
-    found = None
-    for index, item in enumerate(items):
-        if isinstance(item, dict) and item.get(key) == name:
-            found = index
-            if not last:
-                break
+def _places(items: Any, key: str) -> dict[str, int]:
+    """Tell where in a list each name stands, the first time that it does."""
+    found: dict[str, int] = {}
+    for index, item in enumerate(items or ()):
+        found.setdefault(item.get(key), index)
     return found
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from webhook.mutations.strategy import is_zero
 from webhook.workload import (
     DAEMON_SET,
     DEPLOYMENT,
@@ -56,7 +57,7 @@ def estimate(kind: Kind, workload: dict[str, Any]) -> Estimate:
         return _told(replicas, ready + _sleep(workload), "one pod after the other")
     if kind is DAEMON_SET and used == "RollingUpdate":
         rolling = rolling_update(kind, workload)
-        surges = rolling.get("maxSurge") not in (None, 0, "0%")
+        surges = not is_zero(rolling.get("maxSurge") or 0)
         seconds = ready + (0 if surges else _sleep(workload))
         return Estimate(None, seconds, f"at least {duration(seconds)} a node or group of nodes")
     if used == "OnDelete":

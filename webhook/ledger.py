@@ -26,6 +26,7 @@ from webhook.draft import ABSENT, NAMED, TEMPLATE, Draft, Field, Injection, Path
 from webhook.settings import RECORD
 
 VERSION: Final = 1
+_ANNOTATION_LEVELS: Final = 2  # metadata, annotations
 ANNOTATIONS_LIMIT: Final = 262_144
 """Bytes that the API server allows all annotations of an object together (seen on 1.36)."""
 
@@ -95,7 +96,7 @@ class Ledger:
                 place, name, injection = found
                 entries[place, name] = injection
         made = record.get("made")
-        levels = made if type(made) is int and 0 <= made <= (2 if in_template else 1) else 0
+        levels = made if type(made) is int and 0 <= made <= _ANNOTATION_LEVELS else 0
         return Record(entries, levels, record.get("null") is True, present=True)
 
     def _entry(
@@ -121,17 +122,21 @@ class Ledger:
         if place.of_items:
             return place, name, Injection(None, made=made, null=null)
         value, was = entry.get("is"), entry.get("was", ABSENT)
-        if value is None or (made and was is not ABSENT):
-            return None
-        if was is not ABSENT and was is not None and not place.restorable(value, was):
+        if (made and was is not ABSENT) or not place.plausible(value, was):
             return None
         return place, name, Injection(value, was, made, null)
 
     @staticmethod
     def take_out(draft: Draft, record: Record, *, in_template: bool) -> None:
         """Put back what was there before each recorded injection; the record goes, too."""
+        items: dict[Field, dict[str, Injection]] = {}
         for (place, name), injection in record.entries.items():
-            draft.take_out(place, name, injection)
+            if place.of_items:
+                items.setdefault(place, {})[str(name)] = injection
+            else:
+                draft.take_out(place, name, injection)
+        for place, injections in items.items():
+            draft.take_items_out(place, injections)
         path = _annotations(in_template=in_template)
         annotations = draft.get(*path)
         if isinstance(annotations, dict) and RECORD in annotations:

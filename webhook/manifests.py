@@ -7,6 +7,7 @@ is an error here, since one of the two values would be lost without a word.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -57,7 +58,8 @@ def read(text: str, source: str) -> list[Document]:
     """
     text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     if text.lstrip().startswith("{"):
-        return list(_read_json(text, source))
+        with contextlib.suppress(json.JSONDecodeError):  # then it is YAML in flow style
+            return list(_read_json(text, source))
     return [
         Document(source, number, part, _parse(part, f"{source}, document {number}"))
         for number, part in enumerate(_split(text), 1)
@@ -159,12 +161,15 @@ class _Loader(_BaseLoader):
         """Make a mapping whose keys are strings, each there once."""
         self.flatten_mapping(node)
         mapping: dict[str, Any] = {}
-        own = getattr(node, "own_keys", len(node.value))
+        own: set[str] = set()
+        merged = len(node.value) - getattr(node, "own_keys", len(node.value))
         for index, (key_node, value_node) in enumerate(node.value):
             key = _key(self.construct_object(key_node, deep=True), key_node)
-            if key in mapping and index >= len(node.value) - own:
+            if key in own:
                 message = f'the key "{key}" comes twice'
                 raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
+            if index >= merged:
+                own.add(key)
             mapping[key] = self.construct_object(value_node, deep=deep)
         return mapping
 
@@ -270,6 +275,8 @@ def _read_json(text: str, source: str) -> Iterator[Document]:
         number += 1
         try:
             content, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError:
+            raise
         except (ValueError, RecursionError) as error:
             why = "nested too deeply" if isinstance(error, RecursionError) else error
             message = f"{source}, document {number}: {why}"

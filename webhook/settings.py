@@ -220,7 +220,7 @@ class Table(Mapping[str, Setting]):
         """Give the value, or the error: the cache keeps both."""
         setting = self._settings.get(name)
         if setting is None:
-            return InvalidSettingError(self._unknown(name))
+            return InvalidSettingError("there is no setting of this name")
         if text == NONE:
             return setting.off
         try:
@@ -228,10 +228,13 @@ class Table(Mapping[str, Setting]):
         except ValueError as error:
             return InvalidSettingError(str(error))
 
-    def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(name, [*self._settings, INJECT], n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(self._settings)}"
-        return f"there is no setting of this name; {hint}"
+    def _hint(self, name: str) -> str:
+        if name == INJECT:
+            return ""
+        close = difflib.get_close_matches(name[:_HINTED_LENGTH], [*self._settings, INJECT], n=1)
+        return (
+            f"; did you mean {close[0]}?" if close else f"; known are {', '.join(self._settings)}"
+        )
 
     def layer(self, place: str, path: str, labels: Any, annotations: Any) -> Layer:
         """Read what one object says.
@@ -258,7 +261,10 @@ class Table(Mapping[str, Setting]):
                     value = self._value(place, kind, name, raw)
                 except InvalidSettingError as error:
                     where = f'{path}.{kind}["{key}"]'
-                    problems.append(Problem(place, where, name, raw, str(error)))
+                    expected = str(error)
+                    if name not in self._settings and len(problems) < _HINTED:
+                        expected += self._hint(name)
+                    problems.append(Problem(place, where, name, raw, expected))
                 else:
                     if name == INJECT:
                         choices.append(value)
@@ -303,12 +309,15 @@ class Table(Mapping[str, Setting]):
             try:
                 parsed[name] = self.parse(name, text)
             except InvalidSettingError as error:
-                message = f"defaults.{name}: {_shown(text)}: {error}"
+                hint = "" if name in self._settings else self._hint(name)
+                message = f"defaults.{name}: {_shown(text)}: {error}{hint}"
                 raise InvalidSettingError(message) from None
         return parsed
 
 
 _CACHED: Final = 256
+_HINTED: Final = 20  # a guess at what was meant costs more than all else: not for thousands
+_HINTED_LENGTH: Final = 63
 
 
 Policy = Mapping[str, Resolved]

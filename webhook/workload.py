@@ -110,7 +110,7 @@ def takes_host_ports(workload: Json) -> bool:
     """Tell whether two of its pods cannot share a node, for they want the same port."""
     if pod_spec(workload).get("hostNetwork"):
         return True
-    return any(port.get("hostPort") for each in containers(workload) for port in ports(each))
+    return any(port.get("hostPort") for each in all_containers(workload) for port in ports(each))
 
 
 def ports(container: Json) -> list[Json]:
@@ -210,7 +210,7 @@ _CONTAINER: Final = _shape(
         "readinessProbe": _PROBE,
         "livenessProbe": _PROBE,
         "startupProbe": _PROBE,
-        "ports": [dict],
+        "ports": [_shape({"containerPort": int, "hostPort": int, "name": str})],
     }
 )
 _POD: Final = _shape(
@@ -218,7 +218,7 @@ _POD: Final = _shape(
         "terminationGracePeriodSeconds": int,
         "os": dict,
         "nodeSelector": dict,
-        "readinessGates": [dict],
+        "readinessGates": [_shape({"conditionType": str})],
         "volumes": [dict],
         "containers": [_CONTAINER],
         "initContainers": [_CONTAINER],

@@ -224,7 +224,8 @@ def _stop(workers: Sequence[Any]) -> int:
         worker.terminate()
     for worker in workers:
         worker.join()
-    return 0 if all(worker.exitcode == 0 for worker in workers) else 1
+    # One that was told to stop before it had begun to serve ends by the signal itself.
+    return 0 if all(worker.exitcode in {0, -signal.SIGTERM} for worker in workers) else 1
 
 
 def _forget_metrics(pid: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from webhook.draft import Draft, Field
+from webhook.draft import NOTHING, Draft, Field
 from webhook.mutations.model import Mutation, Situation
 from webhook.mutations.pre_stop import PRE_STOP, wanted_sleep
 from webhook.settings import Setting, duration
@@ -19,12 +19,12 @@ from webhook.workload import Kind, grace_seconds, longest_native_sleep
 _LARGEST: Final = 2**63 - 1
 
 
-def _restorable(value: Any, was: Any) -> bool:
-    return type(was) is int and type(value) is int and 0 <= was < value
+def _plausible(value: Any, was: Any) -> bool:
+    return type(value) is int and (was in NOTHING or (type(was) is int and 0 <= was < value))
 
 
 GRACE_PERIOD: Final = Field(
-    ("spec", "terminationGracePeriodSeconds"), "pre-stop-sleep", restorable=_restorable
+    ("spec", "terminationGracePeriodSeconds"), "pre-stop-sleep", plausible=_plausible
 )
 
 

@@ -33,6 +33,7 @@ class Situation:
     """What a mutation decides by, besides the object: nothing else may sway it."""
 
     kind: Kind
+    namespace: str | None
     policy: Policy
     serving: bool
     inherits: bool

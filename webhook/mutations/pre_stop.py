@@ -9,9 +9,10 @@ sleep, since its pods go all at once and the sleep would only lengthen the outag
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
-from webhook.draft import KEEP, Draft, Field, Injection, identical
+from webhook.draft import KEEP, NOTHING, Draft, Field, Injection, identical
 from webhook.mutations.model import Mutation, ServerVersion, Situation
 from webhook.settings import Setting, container_names, duration, one_of
 from webhook.workload import containers, is_windows, pre_stop, strategy_type
@@ -30,9 +31,11 @@ def _release(current: Any, injection: Injection) -> Any:
     return theirs or injection.was
 
 
-def _restorable(value: Any, was: Any) -> bool:
+def _plausible(value: Any, was: Any) -> bool:
     """Only an exec hook is ever chained, so only an exec hook can have been there before."""
-    return isinstance(value, dict) and isinstance(was, dict) and _runnable(was)
+    if not isinstance(value, dict) or set(value) not in ({"exec"}, {"sleep"}):
+        return False
+    return was in NOTHING or (isinstance(was, dict) and _runnable(was))
 
 
 def _runnable(hook: dict[str, Any]) -> bool:
@@ -51,7 +54,7 @@ PRE_STOP: Final = Field(
     "pre-stop-sleep",
     makes=1,
     release=_release,
-    restorable=_restorable,
+    plausible=_plausible,
 )
 
 
@@ -68,23 +71,24 @@ def apply(draft: Draft, situation: Situation) -> None:
     seconds = wanted_sleep(draft, situation)
     if not seconds:
         return
-    chosen = situation["pre-stop-containers"].value
     chain = situation["pre-stop-existing"].value == "chain"
     windows = is_windows(draft.root)
-    hook: dict[str, Any] | None = None
-    names = set()
+    names = Counter(container["name"] for container in containers(draft.root))
+    chosen = situation["pre-stop-containers"].value
+    # A name that comes twice is invalid, and a record could not tell whose hook is whose.
+    wanted = {name for name in chosen or names if names[name] == 1}
+    bare = []
     for container in containers(draft.root):
         name = container["name"]
-        names.add(name)
-        if chosen and name not in chosen:
-            continue
-        existing = pre_stop(container)
-        if existing is None:
-            hook = hook or _hook(draft, situation, seconds, windows=windows)
-            if hook:
-                draft.inject(PRE_STOP, hook, name=name)
-        elif chain:
-            _chain(draft, name, existing, seconds, windows=windows)
+        if name in wanted:
+            existing = pre_stop(container)
+            if existing is None:
+                bare.append(name)
+            elif chain:
+                _chain(draft, name, existing, seconds, windows=windows)
+    hook = _hook(draft, situation, seconds, windows=windows) if bare else None
+    for name in bare if hook else ():
+        draft.inject(PRE_STOP, hook, name=name)
     for name in chosen:
         if name not in names:
             draft.alert("no-such-container", f"pre-stop-containers: there is no container {name}")

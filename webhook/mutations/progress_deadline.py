@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from webhook.draft import Draft, Field
+from webhook.draft import NOTHING, Draft, Field
 from webhook.mutations.model import Mutation, Situation
 from webhook.workload import DEFAULT_DEADLINE_SECONDS, Kind
 
 _ROOM_SECONDS: Final = 60
 
 
-def _restorable(value: Any, was: Any) -> bool:
-    return type(was) is int and type(value) is int and 0 <= was < value
+def _plausible(value: Any, was: Any) -> bool:
+    return type(value) is int and (was in NOTHING or (type(was) is int and 0 <= was < value))
 
 
 PROGRESS_DEADLINE: Final = Field(
-    ("spec", "progressDeadlineSeconds"), "min-ready", in_template=False, restorable=_restorable
+    ("spec", "progressDeadlineSeconds"), "min-ready", in_template=False, plausible=_plausible
 )
 
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from webhook.draft import KEEP, Draft, Field, Injection, identical
+from webhook.draft import KEEP, NOTHING, Draft, Field, Injection, identical
 from webhook.mutations.model import Mutation, Situation
 from webhook.settings import InvalidSettingError, Setting
 from webhook.workload import containers, mapping, ports
@@ -49,7 +49,7 @@ def _same_handler(current: Any, ours: dict[str, Any]) -> bool:
 def _release(current: Any, injection: Injection) -> Any:
     """Take our probe out with what the server filled in; a handler beside ours is the user's."""
     ours = injection.value
-    if not isinstance(current, dict) or not isinstance(ours, dict):
+    if not isinstance(current, dict):
         return KEEP
     handler = next((key for key in ours if key in _HANDLERS), "")
     if any(key in current for key in _HANDLERS if key != handler):
@@ -59,16 +59,16 @@ def _release(current: Any, injection: Injection) -> Any:
     return injection.was if _only_filled_in(current, ours) else KEEP
 
 
-def _nothing_before(_value: Any, _was: Any) -> bool:
+def _plausible(value: Any, was: Any) -> bool:
     """A probe is only injected where there was none."""
-    return False
+    return isinstance(value, dict) and was in NOTHING
 
 
 READINESS_PROBE: Final = Field(
     ("spec", "containers", "*", "readinessProbe"),
     "readiness-probe",
     release=_release,
-    restorable=_nothing_before,
+    plausible=_plausible,
 )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from webhook.draft import Draft, Field
+from webhook.draft import NOTHING, Draft, Field
 from webhook.mutations.model import Mutation, Situation
 from webhook.settings import Setting, one_of
 from webhook.workload import (
@@ -24,14 +24,17 @@ from webhook.workload import (
     takes_host_ports,
 )
 
-_PERCENT = re.compile(r"(100|[0-9]{1,2})%")
+_PERCENT = re.compile(r"0*(100|[0-9]{1,2})%")
+_ZERO = re.compile(r"0+%?")
 _LARGEST: Final = 2**31 - 1
 
 
-def _restorable(_value: Any, was: Any) -> bool:
+def _plausible(value: Any, was: Any) -> bool:
+    if type(value) is not int:
+        return False
     if isinstance(was, str):
         return _PERCENT.fullmatch(was) is not None
-    return type(was) is int and 0 <= was <= _LARGEST
+    return was in NOTHING or (type(was) is int and 0 <= was <= _LARGEST)
 
 
 def _field(key: str, name: str) -> Field:
@@ -40,7 +43,7 @@ def _field(key: str, name: str) -> Field:
         "strategy",
         in_template=False,
         makes=2,
-        restorable=_restorable,
+        plausible=_plausible,
     )
 
 
@@ -52,7 +55,7 @@ FIELDS: Final = {
 
 def is_zero(value: Any) -> bool:
     """Tell whether a number or percentage of pods is none at all."""
-    return value in (0, "0", "0%") and not isinstance(value, bool)
+    return _ZERO.fullmatch(value) is not None if isinstance(value, str) else value == 0
 
 
 def apply(draft: Draft, situation: Situation) -> None:
