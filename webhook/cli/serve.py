@@ -26,6 +26,7 @@ from webhook.settings import InvalidSettingError
 
 PROGRAM: Final = "seamless serve"
 _RESTART_SECONDS: Final = 1.0
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 log = logging.getLogger("webhook")
 
 Sockets = tuple[socket.socket, socket.socket]
@@ -194,7 +195,7 @@ def _work(options: Options, sockets: Sockets) -> int:
 def _supervise(count: int, options: Options, sockets: Sockets) -> int:
     """Keep `count` workers on the same sockets, until told to stop; then wait for them."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         signal.signal(number, lambda *_: stop.set())
     with tempfile.TemporaryDirectory(prefix="seamless-metrics-") as folder:
         # The metrics of all workers are added up from files in this folder.
@@ -204,7 +205,10 @@ def _supervise(count: int, options: Options, sockets: Sockets) -> int:
 
         def start() -> Any:
             process = context.Process(target=_worker, args=(options, sockets))
+            # A signal must not reach the child while it still has the handlers of the parent.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
             process.start()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             return process
 
         workers = [start() for _ in range(count)]
@@ -235,6 +239,7 @@ def _forget_metrics(pid: int) -> None:
 
 
 def _worker(options: Options, sockets: Sockets) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     sys.exit(_work(options, sockets))
