@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from webhook.admission import Admission, Answer
+from webhook.admission import Admission
 from webhook.config import Configuration
 from webhook.metrics import Metrics
 from webhook.mutations.model import Mutation
+from webhook.review import Request
 from webhook.server import Limits, State, health_app, webhook_app
+from webhook.settings import Namespace
 
 REVIEW = Path("examples/review.json").read_bytes()
 JSON = {"content-type": "application/json"}
@@ -155,7 +158,7 @@ def test_beyond_the_bound_of_requests_in_flight_the_answer_is_503_at_once() -> N
     async def body() -> None:
         entered, leave = asyncio.Event(), asyncio.Event()
 
-        async def prepare(_: bytes) -> None:
+        async def learn() -> None:
             entered.set()
             await leave.wait()
 
@@ -164,7 +167,7 @@ def test_beyond_the_bound_of_requests_in_flight_the_answer_is_503_at_once() -> N
             Metrics(),
             State(),
             limits=Limits(in_flight=1),
-            prepare=prepare,
+            learn=lambda _: None if leave.is_set() else learn(),
         )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="https://webhook") as http:
@@ -267,17 +270,21 @@ def test_metrics_count_what_happened_with_bounded_labels() -> None:
         assert line in text
 
 
-def test_an_answer_that_is_late_is_still_an_answer_of_its_own_request() -> None:
-    """What is prepared before a decision gets the very body that is decided."""
-    seen: list[bytes] = []
+def test_what_is_not_known_yet_is_learned_before_the_answer() -> None:
+    """A namespace that came with the same `kubectl apply` counts with what it says."""
+    known: dict[str, Namespace] = {}
+    admission = Admission(Configuration(), namespaces=known.get)
 
-    async def prepare(body: bytes) -> None:
-        seen.append(body)
+    async def fetch(name: str) -> None:
+        annotations = {"seamless-rollouts.dev/min-ready": "45s"}
+        labels = {"seamless-rollouts.dev/inject": "enabled"}
+        known[name] = admission.table.namespace(name, labels, annotations)
 
-    def answer(body: bytes) -> Answer:
-        assert body == seen[-1]
-        return Answer(200, b"{}")
+    def learn(request: Request) -> Awaitable[None] | None:
+        name = request.namespace or ""
+        return None if name in known else fetch(name)
 
-    app = TestClient(webhook_app(answer, Metrics(), State(), prepare=prepare))
-    assert app.post("/mutate", content=REVIEW, headers=JSON).status_code == 200
-    assert seen == [REVIEW]
+    app = TestClient(webhook_app(admission.answer, Metrics(), State(), learn=learn))
+    response = app.post("/mutate", content=REVIEW, headers=JSON).json()["response"]
+    patch = json.loads(base64.b64decode(response["patch"]))
+    assert {"op": "add", "path": "/spec/minReadySeconds", "value": 45} in patch

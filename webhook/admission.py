@@ -223,7 +223,7 @@ class Admission:
         workload: Json = request.object
         old = request.old_object if request.operation == "UPDATE" else None
         if old is not None and malformed(old):
-            old = None
+            old = None  # the API server has none such
         namespace = self.namespaces(request.namespace) if request.namespace else None
         above, below = self._layers(workload)
         read = self.ledger.read

@@ -70,17 +70,21 @@ def _no_readiness_probe(workload: Json, situation: Situation, found: list[Alert]
         found.append(Alert("no-readiness-probe", text))
 
 
-def _long_hook(workload: Json, _situation: Situation, found: list[Alert]) -> None:
+def _hooks(workload: Json, _situation: Situation, found: list[Alert]) -> None:
     grace = grace_seconds(workload)
     for container in all_containers(workload):
         hook = pre_stop(container)
         if hook is None:
             continue
-        slept = _slept(container, hook)
-        if slept >= grace > 0 or slept > grace:
-            name = container["name"]
+        name, slept = container["name"], _slept(container, hook)
+        if slept > grace or slept == grace > 0:
             text = f"the preStop of {name} takes {slept} s of a grace period of {grace} s"
             found.append(Alert("hook-exceeds-grace", text))
+        for key in ("livenessProbe", "startupProbe") if slept else ():
+            seconds = (container.get(key) or {}).get("terminationGracePeriodSeconds")
+            if seconds is not None and seconds <= slept:
+                text = f"the {key} of {name} allows {seconds} s, which the preStop sleep uses up"
+                found.append(Alert("probe-grace", text))
 
 
 def _slept(container: Json, hook: Json) -> int:
@@ -140,25 +144,12 @@ def _own_name(workload: Json, situation: Situation, found: list[Alert]) -> None:
             found.append(Alert("precheck-of-itself", text))
 
 
-def _probe_grace(workload: Json, _situation: Situation, found: list[Alert]) -> None:
-    for container in containers(workload):
-        hook = pre_stop(container)
-        slept = 0 if hook is None else _slept(container, hook)
-        for key in ("livenessProbe", "startupProbe") if slept else ():
-            seconds = (container.get(key) or {}).get("terminationGracePeriodSeconds")
-            if seconds is not None and seconds <= slept:
-                name = container["name"]
-                text = f"the {key} of {name} allows {seconds} s, which the preStop sleep uses up"
-                found.append(Alert("probe-grace", text))
-
-
 _CHECKS: Final[tuple[Callable[[Json, Situation, list[Alert]], None], ...]] = (
     _recreate,
     _no_readiness_probe,
-    _long_hook,
+    _hooks,
     _all_unavailable,
     _parallel,
     _unknown_gate,
     _own_name,
-    _probe_grace,
 )

@@ -102,7 +102,7 @@ class Field:
     makes: int = 0
     release: Callable[[Any, Injection], Any] = release_unchanged
     plausible: Callable[[Any, Any], bool] = lambda _value, _was: True
-    names: Callable[[str], bool] = bool
+    names: Callable[[str], bool] = lambda _name: True
     item_key: str = "name"
 
     of_items: bool = field(init=False)
@@ -158,6 +158,8 @@ class Draft:
     records: dict[bool, dict[str, Any]] = field(default_factory=lambda: {True: {}, False: {}})
     taken: dict[tuple[Field, str | None], Injection] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
+    _written: dict[Path, None] = field(default_factory=dict)
+    _moved: set[Path] = field(default_factory=set)
     _copies: dict[Path, Any] = field(default_factory=dict)
     _places: dict[Path, dict[str, int]] = field(default_factory=dict)
 
@@ -168,15 +170,18 @@ class Draft:
         """Read a place; `None` where it, or anything above it, is absent or null."""
         return _read(self.root, path)
 
-    def edit(self, path: Path, *, as_list: bool = False) -> Any:
-        """Give the mapping or list at a path to write to, making what is absent or null."""
+    def _edit(self, path: Path, *, as_list: bool = False) -> Any:
+        """Give the mapping or list at a path to write to, making what is absent or null.
+
+        Whoever writes to it notes what it wrote in `_written`.
+        """
         node = self._copies.get(path)
         if node is not None:
             return node
         if not path:
             node = self.root = self.root.copy()
         else:
-            above = self.edit(path[:-1])
+            above = self._edit(path[:-1])
             step = path[-1]
             child = above.get(step) if type(above) is dict else above[step]
             empty: Any = [] if as_list else {}
@@ -187,19 +192,21 @@ class Draft:
 
     def set(self, path: Path, value: Any) -> None:
         """Write a value."""
-        self.edit(path[:-1])[path[-1]] = value
+        self._edit(path[:-1])[path[-1]] = value
+        self._written[path] = None
         self._forget(path)
 
     def remove(self, path: Path, made: int = 0, *, null: bool = False) -> None:
-        """Take a key or an item away, and up to `made` mappings or lists that are empty then."""
-        parent = self.edit(path[:-1])
+        """Take a key away, and up to `made` mappings above it that are empty then."""
+        parent = self._edit(path[:-1])
         del parent[path[-1]]
+        self._written[path] = None
         self._forget(path)
         for level in range(1, made + 1):
             if parent:
                 return
             above = path[:-level]
-            parent = self.edit(above[:-1])
+            parent = self._edit(above[:-1])
             if null and level == made:
                 parent[above[-1]] = None
             else:
@@ -239,13 +246,14 @@ class Draft:
         made, null, was = _before(self.baseline, path)
         entry: dict[str, Any] = {}
         if place.of_items:
-            items = self.edit(path, as_list=True)
+            items = self._edit(path, as_list=True)
             items.insert(len(items) if at is None else at, value)
-            self._forget_all()  # what follows has moved
+            self._move(path)
         else:
             if not made and identical(was, value):
                 return
-            self.edit(path[:-1])[path[-1]] = value
+            self._edit(path[:-1])[path[-1]] = value
+            self._written[path] = None
             entry["is"] = value
             if was is not ABSENT:
                 entry["was"] = was
@@ -288,6 +296,7 @@ class Draft:
                 self.taken[place, name] = injection
         if len(left) == len(injections):
             return
+        self._move(place.full_path)
         if kept:
             self.set(place.full_path, kept[::-1])
         elif any(each.null for each in injections.values()):
@@ -322,17 +331,44 @@ class Draft:
         return made, null
 
     def patch(self) -> list[Operation]:
-        """Make the JSON Patch from what was given to what it shall be."""
+        """Make the JSON Patch to what it shall be: only what was written is compared."""
         operations: list[Operation] = []
-        _compare(self.original, self.root, "", operations)
+        done: set[str] = set()
+        moved = self._moved
+        for path in self._written:
+            before: Any = self.original
+            after: Any = self.root
+            pointer = ""
+            left = len(path)
+            for step in path:
+                left -= 1
+                was = before.get(step, ABSENT) if type(before) is dict else before[step]
+                now = after.get(step, ABSENT) if type(after) is dict else after[step]
+                if was is now:
+                    break
+                pointer += f"/{_escape(step) if type(step) is str else step}"
+                if (
+                    not left
+                    or type(was) is not type(now)
+                    or type(was) not in _OPEN
+                    or (moved and path[: len(path) - left] in moved)
+                ):
+                    if pointer not in done:
+                        done.add(pointer)
+                        _change(was, now, pointer, operations)
+                    break
+                before, after = was, now
         return operations
 
     def _forget(self, path: Path) -> None:
         """What stood at a path stands there no more: do not write to its copies again."""
-        if path in self._copies or isinstance(path[-1], int):
-            self._forget_all()
+        if path in self._copies:
+            self._copies.clear()
 
-    def _forget_all(self) -> None:
+    def _move(self, path: Path) -> None:
+        """The items of a list have moved: nothing in it is where it was."""
+        self._written[path] = None
+        self._moved.add(path)
         self._copies.clear()
         self._places.clear()
 
@@ -379,26 +415,27 @@ def _escape(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
 
 
+_OPEN: Final = (dict, list)
+"""The types of values that a patch looks into."""
+
+
+def _change(was: Any, now: Any, path: str, operations: list[Operation]) -> None:
+    if was is ABSENT:
+        operations.append({"op": "add", "path": path, "value": now})
+    elif now is ABSENT:
+        operations.append({"op": "remove", "path": path})
+    else:
+        _compare(was, now, path, operations)
+
+
 def _compare(before: Any, after: Any, path: str, operations: list[Operation]) -> None:
     if before is after:
         return
     if isinstance(before, dict) and isinstance(after, dict):
-        new = 0
-        for key, value in after.items():
-            was = before.get(key, ABSENT)
-            if was is value:
-                continue
-            if was is ABSENT:
-                new += 1
-                operations.append({"op": "add", "path": f"{path}/{_escape(key)}", "value": value})
-            else:
-                _compare(was, value, f"{path}/{_escape(key)}", operations)
-        if len(before) + new != len(after):
-            operations.extend(
-                {"op": "remove", "path": f"{path}/{_escape(key)}"}
-                for key in before
-                if key not in after
-            )
+        for key in {**before, **after}:
+            was, now = before.get(key, ABSENT), after.get(key, ABSENT)
+            if was is not now:
+                _change(was, now, f"{path}/{_escape(key)}", operations)
     elif isinstance(before, list) and isinstance(after, list):
         _compare_lists(before, after, path, operations)
     elif not identical(before, after):

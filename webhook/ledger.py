@@ -160,8 +160,8 @@ class Ledger:
         if null:
             record["null"] = True
         text = orjson.dumps(record, option=orjson.OPT_SORT_KEYS).decode()
-        annotations = draft.edit(path)
-        annotations[RECORD] = text
+        draft.set((*path, RECORD), text)
+        annotations = draft.get(*path)
         size = sum(
             _bytes(key) + _bytes(value)
             for key, value in annotations.items()

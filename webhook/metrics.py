@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
@@ -62,12 +63,7 @@ class Metrics:
             "Unexpected errors: each let a request pass unpatched.",
             registry=self.registry,
         )
-        self.in_flight = Gauge(
-            "seamless_requests_in_flight",
-            "Reviews being read or answered.",
-            registry=self.registry,
-            multiprocess_mode="livesum",
-        )
+        self._child = lru_cache(maxsize=4096)(self._find_child)
         build = Gauge(
             "seamless_build_info",
             "Always 1; the version is the label.",
@@ -76,6 +72,12 @@ class Metrics:
             multiprocess_mode="max",
         )
         build.labels(VERSION).set(1)
+
+    def watch_in_flight(self, number: Callable[[], float]) -> None:
+        """Export how many reviews are being read or answered, asked when it is wanted."""
+        self.watch(
+            lambda: {"seamless_requests_in_flight": ("Reviews being read or answered.", number())}
+        )
 
     def watch(self, numbers: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
         """Export numbers that are read when asked for: a name to its help text and value."""
@@ -89,18 +91,21 @@ class Metrics:
             self.refused.labels(str(answer.status)).inc()
             return
         kind, operation = request.kind.kind, request.operation
-        self.reviews.labels(
-            kind if kind in _KINDS else "other",
-            operation if operation in _OPERATIONS else "other",
-            decision.outcome,
-            decision.skipped or "",
-        ).inc()
+        kind = kind if kind in _KINDS else "other"
+        operation = operation if operation in _OPERATIONS else "other"
+        reason = decision.skipped or ""
+        self._child(self.reviews, kind, operation, decision.outcome, reason).inc()
         if decision.skipped == "error":
             self.errors.inc()
         for setting in decision.applied:
-            self.injections.labels(setting).inc()
+            self._child(self.injections, setting).inc()
         for alert in decision.alerts:
-            self.warnings.labels(alert.code).inc()
+            self._child(self.warnings, alert.code).inc()
+
+    @staticmethod
+    def _find_child(counter: Counter, *labels: str) -> Counter:
+        """Find the counter of some labels: the library takes its time, so it is asked once."""
+        return counter.labels(*labels)
 
     def text(self) -> bytes:
         """Give everything in the text format of Prometheus."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import contextlib
 import logging
 import math
 import multiprocessing
@@ -11,21 +14,24 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from webhook import certificates, logs
 from webhook.admission import Admission
 from webhook.certificates import CertificateError, Pair
 from webhook.cli.common import Parser, UsageError, configuration, fail
 from webhook.config import Configuration
-from webhook.settings import InvalidSettingError
+from webhook.mutations.model import ServerVersion
+from webhook.review import Request
+from webhook.settings import InvalidSettingError, Namespace
 
 PROGRAM: Final = "seamless serve"
 _RESTART_SECONDS: Final = 1.0
+_FETCH_SECONDS: Final = 0.5  # of the three that the API server gives us
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 log = logging.getLogger("webhook")
 
@@ -37,38 +43,38 @@ class Options:
     """Everything that a worker is told."""
 
     configuration: Configuration
-    pair: Pair
-    drain_seconds: float
+    given: argparse.Namespace
     own_namespace: str | None
-    log_format: str
+    self_signed: Pair | None
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; gives its exit status."""
     try:
-        found = _parser().parse_args(arguments)
-        settings = configuration(found.config)
+        given = _parser().parse_args(arguments)
+        _check(given)
+        settings = configuration(given.config)
         Admission(settings)
+        own = not (given.tls_cert or given.ca_secret)
+        names = dict.fromkeys(["localhost", "127.0.0.1", "::1", socket.gethostname()])
         options = Options(
             settings,
-            _pair(found),
-            found.drain_seconds,
+            given,
             os.environ.get("POD_NAMESPACE"),
-            found.log_format,
+            certificates.self_signed(names, certificates.utc_now()) if own else None,
         )
-        certificates.serve(certificates.new_context(), options.pair)
-        sockets = (_listen(found.host, found.port), _listen(found.host, found.health_port))
+        sockets = (_listen(given.host, given.port), _listen(given.host, given.health_port))
     except (UsageError, InvalidSettingError, CertificateError) as error:
         return fail(PROGRAM, error)
-    logs.set_up(options.log_format)
-    where = found.host if ":" not in found.host else f"[{found.host}]"
+    logs.set_up(given.log_format)
+    where = given.host if ":" not in given.host else f"[{given.host}]"
     log.info("serving https://%s:%d/mutate", where, sockets[0].getsockname()[1])
     log.info("health and metrics on http://%s:%d", where, sockets[1].getsockname()[1])
-    if found.tls_cert is None:
+    if own:
         log.info("no certificate was given: serving on a self-signed one")
-    if found.workers == 1:
+    if given.workers == 1:
         return _work(options, sockets)
-    return _supervise(found.workers, options, sockets)
+    return _supervise(given.workers, options, sockets)
 
 
 def _parser() -> Parser:
@@ -81,7 +87,22 @@ def _parser() -> Parser:
     )
     parser.add_argument("--tls-cert", metavar="FILE", help="certificate chain, PEM")
     parser.add_argument("--tls-key", metavar="FILE", help="its key, PEM")
+    parser.add_argument(
+        "--client-ca", metavar="FILE", help="who may sign a client's certificate, asked for then"
+    )
     parser.add_argument("--config", metavar="FILE", help="the configuration, YAML")
+    parser.add_argument(
+        "--kubeconfig", metavar="FILE", help="the cluster, where this is no pod of it"
+    )
+    parser.add_argument(
+        "--ca-secret",
+        metavar="NAME",
+        help="Secret of our namespace for a CA of our own: certificates look after themselves",
+    )
+    parser.add_argument(
+        "--webhook-configuration", metavar="NAME", help="our MutatingWebhookConfiguration"
+    )
+    parser.add_argument("--service", metavar="NAME", help="the Service that we are called by")
     parser.add_argument("--workers", type=_workers, default=1, help="processes (1)")
     parser.add_argument(
         "--drain-seconds",
@@ -119,14 +140,28 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _pair(found: Any) -> Pair:
-    if (found.tls_cert is None) != (found.tls_key is None):
+def _check(given: argparse.Namespace) -> None:
+    """Find what contradicts itself before anything is begun."""
+    if (given.tls_cert is None) != (given.tls_key is None):
         message = "--tls-cert and --tls-key go together: one of them is missing"
         raise UsageError(message)
-    if found.tls_cert is None:
-        names = dict.fromkeys(["localhost", "127.0.0.1", "::1", socket.gethostname()])
-        return certificates.self_signed(names, datetime.now(UTC))
-    return certificates.read(Path(found.tls_cert), Path(found.tls_key))
+    if given.tls_cert and given.ca_secret:
+        message = "--tls-cert and --ca-secret contradict each other: one of them, or none"
+        raise UsageError(message)
+    if given.ca_secret and not (os.environ.get("POD_NAMESPACE") and _in_reach(given)):
+        message = "--ca-secret needs a cluster in reach and our namespace in POD_NAMESPACE"
+        raise UsageError(message)
+    if given.client_ca and not (given.tls_cert or given.ca_secret):
+        message = "--client-ca needs --tls-cert and --tls-key, or --ca-secret"
+        raise UsageError(message)
+    if given.tls_cert:
+        pair = certificates.read(Path(given.tls_cert), Path(given.tls_key))
+        certificates.check(pair)
+
+
+def _in_reach(given: argparse.Namespace) -> bool:
+    """Tell whether there is a cluster, without importing its client, which takes its time."""
+    return bool(given.kubeconfig or os.environ.get("KUBERNETES_SERVICE_HOST"))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -154,39 +189,154 @@ def _work(options: Options, sockets: Sockets) -> int:
     from webhook import server
     from webhook.metrics import Metrics
 
-    logs.set_up(options.log_format)
-    context = certificates.new_context()
-    certificates.serve(context, options.pair)
-    admission = Admission(options.configuration, own_namespace=options.own_namespace)
+    given = options.given
+    logs.set_up(given.log_format)
+    known: _Known = _Nothing()
+    if _in_reach(given):
+        from webhook.cluster.client import ClusterError
+
+        try:
+            known = _cluster(options)
+        except ClusterError as error:
+            return fail(PROGRAM, error)
+    source = known.certificates or _source(options)
+    admission = Admission(
+        options.configuration,
+        namespaces=known.lookup,
+        server=known.version,
+        own_namespace=options.own_namespace,
+    )
     metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
     state = server.State()
-    expires = options.pair.expires()
 
     def problems() -> list[str]:
-        if expires <= datetime.now(UTC):
-            return [f"the certificate expired at {expires:%Y-%m-%dT%H:%M:%SZ}"]
-        return []
+        found = known.problems()
+        if known.certificates is None:
+            found += filter(None, [source.problem()])
+        return found
 
-    metrics.watch(
-        lambda: {
-            "seamless_certificate_expiry_timestamp_seconds": (
-                "When the certificate that is served ends, in seconds since 1970.",
-                expires.timestamp(),
-            )
-        }
-    )
+    def numbers() -> Mapping[str, tuple[str, float]]:
+        found = dict(known.metrics())
+        expires = source.expires()
+        if expires is not None:
+            text = "When the certificate that is served ends, in seconds since 1970."
+            found["seamless_certificate_expiry_timestamp_seconds"] = (text, expires.timestamp())
+        return found
+
+    metrics.watch(numbers)
+    source.start()
+    known.start()
     server.tune_garbage_collector()
     uvloop.run(
         server.run(
-            webhook=server.webhook_app(admission.answer, metrics, state),
+            webhook=server.webhook_app(
+                admission.answer, metrics, state, learn=_learner(known, options)
+            ),
             health=server.health_app(metrics, state, problems),
             state=state,
-            context=context,
+            context=source.context,
             sockets=sockets,
-            drain_seconds=options.drain_seconds,
+            drain_seconds=given.drain_seconds,
         )
     )
+    known.stop()
+    source.stop()
     return 0
+
+
+class _Known(Protocol):
+    """What a process knows of the cluster: `webhook.cluster.session.ClusterSession`, or nothing."""
+
+    certificates: Any
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def lookup(self, name: str) -> Namespace | None: ...
+    def fetch(self, name: str, timeout: float) -> Namespace | None: ...
+    def version(self) -> ServerVersion | None: ...
+    def problems(self) -> list[str]: ...
+    def metrics(self) -> Mapping[str, tuple[str, float]]: ...
+
+
+class _Nothing:
+    """Without a cluster, every namespace counts as selected and no version is known."""
+
+    certificates = None
+
+    def start(self) -> None:
+        """Nothing to learn from."""
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+    def lookup(self, _name: str) -> None:
+        """Know no namespace."""
+
+    def fetch(self, _name: str, _timeout: float) -> None:
+        """Have nobody to ask."""
+
+    def version(self) -> None:
+        """Know no version."""
+
+    def problems(self) -> list[str]:
+        """Be content."""
+        return []
+
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Have nothing to tell."""
+        return {}
+
+
+def _cluster(options: Options) -> _Known:
+    from webhook.cluster.session import ClusterSession
+    from webhook.cluster.session import Options as ClusterOptions
+
+    given = options.given
+    return ClusterSession(
+        ClusterOptions(
+            kubeconfig=_path(given.kubeconfig),
+            namespace=options.own_namespace,
+            ca_secret=given.ca_secret,
+            webhook_configuration=given.webhook_configuration,
+            service=given.service,
+            certificate=_path(given.tls_cert),
+            key=_path(given.tls_key),
+            client_ca=_path(given.client_ca),
+        ),
+        Admission(options.configuration).table.namespace,
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _source(options: Options) -> certificates.Certificates:
+    """Give the certificate where no cluster looks after it: from files, or the self-signed one."""
+    given = options.given
+    if options.self_signed is not None:
+        return certificates.FixedCertificate(options.self_signed)
+    return certificates.FileCertificates(
+        Path(given.tls_cert), Path(given.tls_key), client_ca=_path(given.client_ca)
+    )
+
+
+def _learner(known: _Known, options: Options) -> Callable[[Request], Awaitable[None] | None]:
+    """Make what asks for a namespace that is not known yet, once and for a short while."""
+    if not _in_reach(options.given):
+        return lambda _request: None
+    pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="fetch-namespace")
+
+    async def fetch(name: str) -> None:
+        asked = asyncio.get_running_loop().run_in_executor(pool, known.fetch, name, _FETCH_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asked, 2 * _FETCH_SECONDS)
+
+    def learn(request: Request) -> Awaitable[None] | None:
+        name = request.namespace
+        return fetch(name) if name and known.lookup(name) is None else None
+
+    return learn
 
 
 # --- several -------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ sleep, since its pods go all at once and the sleep would only lengthen the outag
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, Final
 
 from webhook.draft import KEEP, NOTHING, Draft, Field, Injection, identical
@@ -73,14 +72,18 @@ def apply(draft: Draft, situation: Situation) -> None:
         return
     chain = situation["pre-stop-existing"].value == "chain"
     windows = is_windows(draft.root)
-    names = Counter(container["name"] for container in containers(draft.root))
-    chosen = situation["pre-stop-containers"].value
+    names: set[str] = set()
     # A name that comes twice is invalid, and a record could not tell whose hook is whose.
-    wanted = {name for name in chosen or names if names[name] == 1}
+    twice: set[str] = set()
+    for container in containers(draft.root):
+        name = container["name"]
+        (twice if name in names else names).add(name)
+    chosen = situation["pre-stop-containers"].value
+    wanted = names.intersection(chosen) if chosen else names
     bare = []
     for container in containers(draft.root):
         name = container["name"]
-        if name in wanted:
+        if name in wanted and name not in twice:
             existing = pre_stop(container)
             if existing is None:
                 bare.append(name)

@@ -1,0 +1,1 @@
+"""All that talks to the Kubernetes API; nothing outside of here imports its client."""
