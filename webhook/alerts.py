@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from webhook.draft import Alert
 from webhook.mutations.model import Situation
-from webhook.precheck import parse_target
+from webhook.targets import parse_target
 from webhook.workload import (
     DAEMON_SET,
     STATEFUL_SET,
@@ -137,8 +137,8 @@ def _unknown_gate(workload: Json, _situation: Situation, found: list[Alert]) -> 
 def _own_name(workload: Json, situation: Situation, found: list[Alert]) -> None:
     wanted = situation["precheck"].value
     name = (workload.get("metadata") or {}).get("name")
-    for target in wanted:
-        first, *rest = parse_target(target).host.rstrip(".").split(".")
+    for target in map(parse_target, wanted):
+        first, *rest = target.host.rstrip(".").split(".")
         if first == name and (not rest or rest[0] == situation.namespace):
             text = f"precheck: {target} is this workload: it waits for itself"
             found.append(Alert("precheck-of-itself", text))

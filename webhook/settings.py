@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from webhook.precheck import parse_duration, parse_target
+from webhook.targets import masked, parse_duration, parse_target
 
 PREFIX: Final = "seamless-rollouts.dev/"
 INJECT: Final = "inject"
@@ -173,8 +173,8 @@ def condition_types(text: str) -> tuple[str, ...]:
 
 
 def targets(text: str) -> tuple[str, ...]:
-    """Parse a list of precheck targets into their canonical texts."""
-    return tuple(dict.fromkeys(parse_target(word).text for word in words(text)))
+    """Parse a list of precheck targets; those that mean the same count once."""
+    return tuple(each.text for each in dict.fromkeys(map(parse_target, words(text))))
 
 
 def _checked(found: tuple[str, ...], good: Callable[[str], bool], expected: str) -> tuple[str, ...]:
@@ -369,9 +369,8 @@ def _either(choices: tuple[str, ...]) -> str:
 
 
 def _shown(raw: Any) -> str:
-    """Show a value in a message: quoted, on one line, and not without end."""
-    text = ascii(raw) if not isinstance(raw, str) else '"' + raw + '"'
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """Show a value in a message: quoted, on one line, no secret in it, and not without end."""
+    text = masked(raw) if isinstance(raw, str) else ascii(raw)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
