@@ -32,6 +32,7 @@ from webhook.settings import (
 from webhook.workload import (
     DEFAULT_GRACE_SECONDS,
     Kind,
+    containers,
     find_kind,
     malformed,
     mapping,
@@ -199,7 +200,11 @@ class Admission:
         if complaint:
             return _malformed(complaint)
         reason = _untouchable(request.object)
-        return Decision(skipped=reason) if reason else self._decide_case(self._case(request, kind))
+        if reason:
+            return Decision(skipped=reason)
+        if not containers(request.object):
+            return _malformed("it has no containers")
+        return self._decide_case(self._case(request, kind))
 
     def _unasked(self, request: Request) -> str | None:
         if request.operation not in {"CREATE", "UPDATE"}:
@@ -227,6 +232,12 @@ class Admission:
         namespace = self.namespaces(request.namespace) if request.namespace else None
         above, below = self._layers(workload)
         read = self.ledger.read
+        of_template = read(workload, in_template=True)
+        of_old_template = NO_RECORD if old is None else read(old, in_template=True)
+        brings_record = bool(of_template)
+        if of_old_template and not of_template and self.ledger.stands(of_old_template, workload):
+            # `kubectl apply` takes the annotations away whole, where a manifest has none any more.
+            of_template = of_old_template
         return _Case(
             request=request,
             kind=kind,
@@ -236,9 +247,10 @@ class Admission:
             above=above,
             below=below,
             out_of_scope=self._out_of_scope(above, below, namespace),
-            of_template=read(workload, in_template=True),
+            brings_record=brings_record,
+            of_template=of_template,
             of_workload=read(workload if old is None else old, in_template=False),
-            of_old_template=NO_RECORD if old is None else read(old, in_template=True),
+            of_old_template=of_old_template,
             same_template=old is not None and template(workload) == template(old),
             old_layers=None if old is None else self._layers(old),
         )
@@ -268,7 +280,7 @@ class Admission:
         if settings.invalid_settings == "warn" or settings.mode == "audit" or case.out_of_scope:
             return ()
         # A template that this request brings with a record may be a rollback: never in its way.
-        if case.of_template and not case.same_template:
+        if case.brings_record and not case.same_template:
             return ()
         known = () if case.old_layers is None else _problems(*case.old_layers)
         return tuple(each for each in _problems(case.above, case.below) if each not in known)
@@ -414,6 +426,7 @@ class _Case(NamedTuple):
     above: Layer
     below: Layer
     out_of_scope: str | None
+    brings_record: bool
     of_template: Record
     of_workload: Record
     of_old_template: Record

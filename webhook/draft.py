@@ -23,6 +23,15 @@ NAMED: Final = "*"
 TEMPLATE: Final = ("spec", "template")
 
 
+def covers(stored: Any, wanted: Any) -> bool:
+    """Tell whether a stored value is what is wanted, with nothing but keys filled in."""
+    if type(stored) is dict and type(wanted) is dict:
+        return all(key in stored and covers(stored[key], below) for key, below in wanted.items())
+    if type(stored) is list and type(wanted) is list and len(stored) == len(wanted):
+        return all(map(covers, stored, wanted))
+    return identical(stored, wanted)
+
+
 class _Missing(enum.Enum):
     ABSENT = "absent"
     KEEP = "keep"
@@ -148,7 +157,8 @@ class Draft:
 
     `original` is what was given and is never written to; `root` is the draft; `baseline` what
     the user wrote, once the recorded injections are out. `injected` gives the setting of each
-    injection, `records` the entry of each for the ledger, by whether it lies in the pod template.
+    injection, `records` the entry of each for the ledger, by whether it lies in the pod template;
+    `taken` what stood where a recorded injection was taken out.
     """
 
     original: dict[str, Any]
@@ -156,7 +166,7 @@ class Draft:
     baseline: dict[str, Any] = field(init=False)
     injected: dict[tuple[Field, str | None], str] = field(default_factory=dict)
     records: dict[bool, dict[str, Any]] = field(default_factory=lambda: {True: {}, False: {}})
-    taken: dict[tuple[Field, str | None], Injection] = field(default_factory=dict)
+    taken: dict[tuple[Field, str | None], Any] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
     _written: dict[Path, None] = field(default_factory=dict)
     _moved: set[Path] = field(default_factory=set)
@@ -245,14 +255,18 @@ class Draft:
             return
         made, null, was = _before(self.baseline, path)
         entry: dict[str, Any] = {}
+        stood = self.taken.get((place, name), ABSENT)
         if place.of_items:
             items = self._edit(path, as_list=True)
-            items.insert(len(items) if at is None else at, value)
+            # What stands there already stays, with all that others have filled in.
+            stays = stood is not ABSENT and covers(stood, value)
+            items.insert(len(items) if at is None else at, stood if stays else value)
             self._move(path)
         else:
             if not made and identical(was, value):
                 return
-            self._edit(path[:-1])[path[-1]] = value
+            stays = stood is not ABSENT and place.release(stood, Injection(value)) is ABSENT
+            self._edit(path[:-1])[path[-1]] = stood if stays else value
             self._written[path] = None
             entry["is"] = value
             if was is not ABSENT:
@@ -273,14 +287,15 @@ class Draft:
         parent = self.get(*path[:-1])
         if not isinstance(parent, dict) or path[-1] not in parent:
             return
-        value = place.release(parent[path[-1]], injection)
+        stood = parent[path[-1]]
+        value = place.release(stood, injection)
         if value is KEEP:
             return
         if value is ABSENT:
             self.remove(path, injection.made, null=injection.null)
         else:
             self.set(path, value)
-        self.taken[place, name] = injection
+        self.taken[place, name] = stood
 
     def take_items_out(self, place: Field, injections: dict[str, Injection]) -> None:
         """Take recorded items out of a list; of each name the last one, for we append."""
@@ -293,7 +308,7 @@ class Draft:
             if injection is None:
                 kept.append(item)
             else:
-                self.taken[place, name] = injection
+                self.taken[place, name] = item
         if len(left) == len(injections):
             return
         self._move(place.full_path)
@@ -309,7 +324,7 @@ class Draft:
     def keep(self, place: Field, name: str | None = None) -> None:
         """Leave a taken-out value as the request has it: it is the user's from now on."""
         path = self.locate(place, name)
-        if path is not None and self.taken.pop((place, name), None) is not None:
+        if path is not None and self.taken.pop((place, name), ABSENT) is not ABSENT:
             value = _read(self.original, path)
             self.set(path, value)
             self.baseline = _with(self.baseline, path, value)

@@ -142,6 +142,12 @@ class Ledger:
         if isinstance(annotations, dict) and RECORD in annotations:
             draft.remove((*path, RECORD), record.made, null=record.null)
 
+    def stands(self, record: Record, workload: dict[str, Any]) -> bool:
+        """Tell whether all that a pod template's record names stands in another template."""
+        draft = Draft(workload)
+        self.take_out(draft, record, in_template=True)
+        return len(draft.taken) == len(record.entries) > 0
+
     @staticmethod
     def write(draft: Draft, *, in_template: bool) -> None:
         """Write the record of what was injected; none where nothing was.

@@ -72,12 +72,18 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {_shown(self.raw)}: {self.expected}"
+        return f"{self.path}: {self._shown}: {self.expected}"
 
     @property
     def brief(self) -> str:
         """The same for a warning, which must be short."""
-        return f"skipped {self.name} on the {self.place}: {_shown(self.raw)}: {self.expected}"
+        return f"skipped {self.name} on the {self.place}: {self._shown}: {self.expected}"
+
+    @property
+    def _shown(self) -> str:
+        if self.name.startswith("precheck") and isinstance(self.raw, str):
+            return f'"{masked(self.raw)[1:-1]}"'  # a URL's credentials
+        return _shown(self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,8 +375,9 @@ def _either(choices: tuple[str, ...]) -> str:
 
 
 def _shown(raw: Any) -> str:
-    """Show a value in a message: quoted, on one line, no secret in it, and not without end."""
-    text = masked(raw) if isinstance(raw, str) else ascii(raw)
+    """Show a value in a message: quoted, on one line, and not without end."""
+    text = ascii(raw)
+    text = f'"{text[1:-1]}"' if isinstance(raw, str) else text
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
