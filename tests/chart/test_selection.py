@@ -1,0 +1,383 @@
+"""Whom the API server sends: the configuration's selectors, evaluated as the API server does.
+
+The webhook's own decision is the judge: what it would leave alone must cost no call, and what it
+would patch, or take an injection out of, must be sent, once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Final
+
+import pytest
+
+from tests.chart.rendering import (
+    NAMESPACE,
+    VALUES_FILES,
+    Manifest,
+    of_kind,
+    only,
+    read_values,
+    render,
+)
+from tests.chart.selection import Request, called
+from webhook import review
+from webhook.admission import Admission
+from webhook.config import parse
+from webhook.settings import Namespace
+from webhook.workload import KINDS, Kind
+
+INJECT: Final = "seamless-rollouts.dev/inject"
+RECORD: Final = "seamless-rollouts.dev/injected"
+A_RECORD: Final = '{"fields":{},"v":1}'
+AWS: Final = "elbv2.k8s.aws/pod-readiness-gate-inject"
+
+# What an object can say: its label, its annotation.
+WORDS: Final = {
+    "nothing": (None, None),
+    "a label enabled": ("enabled", None),
+    "a label disabled": ("disabled", None),
+    "an annotation enabled": (None, "enabled"),
+    "an annotation disabled": (None, "disabled"),
+    "both, at odds": ("enabled", "disabled"),
+    "nonsense": ("yes", None),
+}
+NAMESPACES: Final = {
+    "silent": {},
+    "enabled": {INJECT: "enabled"},
+    "disabled": {INJECT: "disabled"},
+    "nonsense": {INJECT: "yes"},
+}
+SCOPES: Final = ("opt-in", "cluster")
+
+
+def configuration(values: Manifest | None = None) -> Manifest:
+    """Render the MutatingWebhookConfiguration."""
+    return only(render(values), "MutatingWebhookConfiguration")
+
+
+@pytest.fixture(scope="module", params=SCOPES)
+def scope(request: pytest.FixtureRequest) -> str:
+    """Give each scope in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def scoped(scope: str) -> Manifest:
+    """Give the configuration of a scope."""
+    return configuration({"scope": scope})
+
+
+def metadata(words: str = "nothing", *, record: bool = False) -> dict[str, Any]:
+    """Build the metadata of an object that says something."""
+    label, annotation = WORDS[words]
+    found: dict[str, Any] = {}
+    if label:
+        found["labels"] = {INJECT: label}
+    annotations = {INJECT: annotation} if annotation else {}
+    if record:
+        annotations[RECORD] = A_RECORD
+    if annotations:
+        found["annotations"] = annotations
+    return found
+
+
+def workload(
+    above: str = "nothing",
+    below: str = "nothing",
+    *,
+    record: str = "",
+    kind: Kind = KINDS["Deployment"],
+) -> dict[str, Any]:
+    """Build a workload; `record` names where one lies: `workload` or `template`."""
+    container = {"name": "a", "image": "a", "ports": [{"containerPort": 80}]}
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": {"name": "a", **metadata(above, record=record == "workload")},
+        "spec": {
+            "selector": {"matchLabels": {"app": "a"}},
+            "template": {
+                "metadata": metadata(below, record=record == "template"),
+                "spec": {"containers": [container]},
+            },
+        },
+    }
+
+
+def request_for(
+    new: dict[str, Any],
+    old: dict[str, Any] | None = None,
+    *,
+    namespace: str = "shop",
+    labels: dict[str, str] | None = None,
+) -> Request:
+    """Build a request for a workload in a namespace."""
+    kind = KINDS[new["kind"]]
+    labels = {"kubernetes.io/metadata.name": namespace, **(labels or {})}
+    return Request(kind.group, kind.resource, namespace, labels, new, old, version=kind.version)
+
+
+def wanted(request: Request, scope: str) -> bool:
+    """Ask the webhook itself whether it has anything to do with a request."""
+    table = Admission(parse("", "built in")).table
+    known = table.namespace("shop", request.namespace_labels, {})
+    judge = Admission(
+        parse(f"{{scope: {scope}}}", "test"),
+        namespaces=lambda _name: Namespace("shop", known.layer),
+        own_namespace=NAMESPACE,
+    )
+    group, _, version = request.new["apiVersion"].rpartition("/")
+    decision = judge.decide(
+        review.Request.model_validate(
+            {
+                "uid": "1",
+                "kind": {"group": group, "version": version, "kind": request.new["kind"]},
+                "operation": request.operation,
+                "namespace": request.namespace,
+                "object": request.new,
+                "oldObject": request.old,
+            }
+        )
+    )
+    if decision.skipped in {"excluded-namespace", "deleting", "workload-ref"}:
+        return False
+    recorded = any(RECORD in str(each) for each in (request.new, request.old))
+    return recorded or decision.skipped not in {"not-selected", "disabled"}
+
+
+@pytest.mark.parametrize(
+    ("scope_name", "where", "above", "below", "sent"),
+    [
+        ("opt-in", "silent", "nothing", "nothing", ""),
+        ("opt-in", "silent", "a label enabled", "nothing", "elsewhere"),
+        ("opt-in", "silent", "nothing", "an annotation enabled", "elsewhere"),
+        ("opt-in", "silent", "an annotation disabled", "an annotation enabled", ""),
+        ("opt-in", "disabled", "an annotation enabled", "nothing", "elsewhere"),
+        ("opt-in", "nonsense", "nothing", "nothing", ""),
+        ("opt-in", "enabled", "nothing", "nothing", "in-scope"),
+        ("opt-in", "enabled", "a label disabled", "nothing", ""),
+        ("opt-in", "enabled", "nothing", "a label disabled", ""),
+        ("opt-in", "enabled", "a label enabled", "a label disabled", "in-scope"),
+        ("opt-in", "enabled", "both, at odds", "nothing", ""),
+        ("opt-in", "enabled", "nonsense", "nothing", "in-scope"),
+        ("cluster", "silent", "nothing", "nothing", "in-scope"),
+        ("cluster", "nonsense", "nothing", "nothing", "in-scope"),
+        ("cluster", "silent", "nothing", "an annotation disabled", ""),
+        ("cluster", "disabled", "nothing", "nothing", ""),
+        ("cluster", "disabled", "a label enabled", "nothing", "elsewhere"),
+        ("cluster", "disabled", "nothing", "both, at odds", ""),
+    ],
+)
+def test_the_nearest_word_decides(
+    scope_name: str, where: str, above: str, below: str, sent: str
+) -> None:
+    """The rules of the contract, as a reader would write them down."""
+    webhooks = configuration({"scope": scope_name})
+    entries = called(webhooks, request_for(workload(above, below), labels=NAMESPACES[where]))
+    assert entries == ([f"{sent}.seamless-rollouts.dev"] if sent else [])
+
+
+@pytest.mark.parametrize("below", WORDS)
+@pytest.mark.parametrize("above", WORDS)
+@pytest.mark.parametrize("where", NAMESPACES)
+def test_a_created_workload_is_sent_once_where_it_is_in_scope_and_never_elsewhere(
+    scope: str, scoped: Manifest, where: str, above: str, below: str
+) -> None:
+    """Every word in every place, in every kind of namespace, against the webhook's decision."""
+    request = request_for(workload(above, below), labels=NAMESPACES[where])
+    entries = called(scoped, request)
+    assert len(entries) == wanted(request, scope), entries
+
+
+@pytest.mark.parametrize("record", ["workload", "template"])
+@pytest.mark.parametrize("bearer", ["new", "old", "both"])
+@pytest.mark.parametrize("where", NAMESPACES)
+def test_what_bears_a_record_is_always_sent_once(
+    scoped: Manifest, where: str, bearer: str, record: str
+) -> None:
+    """The record is on either object, on the workload or its template; whatever else is said."""
+    for above, below in itertools.product(WORDS, WORDS):
+        new = workload(above, below, record=record if bearer != "old" else "")
+        old = workload(above, below, record=record if bearer != "new" else "")
+        request = request_for(new, old, labels=NAMESPACES[where])
+        assert len(called(scoped, request)) == 1, (above, below)
+
+
+@pytest.mark.parametrize("record", ["workload", "template"])
+def test_a_created_workload_that_bears_a_record_is_sent_once(scoped: Manifest, record: str) -> None:
+    """Somebody copies what they read from another namespace, record included."""
+    for labels in NAMESPACES.values():
+        request = request_for(workload("a label disabled", record=record), labels=labels)
+        assert len(called(scoped, request)) == 1
+
+
+def test_an_update_is_judged_by_what_the_new_object_says(scope: str, scoped: Manifest) -> None:
+    """An opt-in or opt-out takes effect with the request that brings it, not one later."""
+    for before, after in itertools.product(WORDS, WORDS):
+        for labels in NAMESPACES.values():
+            request = request_for(workload(after), workload(before), labels=labels)
+            assert len(called(scoped, request)) == wanted(request, scope), (before, after)
+
+
+def test_an_opt_out_of_what_was_patched_is_sent(scoped: Manifest) -> None:
+    """A PUT with `disabled` and without the record: only the old object knows of it."""
+    for labels in NAMESPACES.values():
+        request = request_for(
+            workload("a label disabled"),
+            workload("a label enabled", record="template"),
+            labels=labels,
+        )
+        assert len(called(scoped, request)) == 1
+
+
+def test_an_opt_out_of_what_was_never_patched_costs_no_call(scoped: Manifest) -> None:
+    """`disabled` with no record anywhere: there is nothing to take back."""
+    for labels in NAMESPACES.values():
+        request = request_for(
+            workload("a label disabled"), workload("a label enabled"), labels=labels
+        )
+        assert called(scoped, request) == []
+
+
+@pytest.mark.parametrize("values_file", VALUES_FILES, ids=lambda path: path.name)
+def test_excluded_namespaces_never_cost_a_call(values_file: Any) -> None:
+    """The system's, the webhook's own and the configured ones, whatever they and the object say."""
+    values = read_values(values_file)
+    for webhooks in of_kind(render(values), "MutatingWebhookConfiguration"):
+        excluded = values.get("excludedNamespaces", [])
+        for name in ["kube-system", "kube-public", "kube-node-lease", NAMESPACE, *excluded]:
+            for labels, record in itertools.product(NAMESPACES.values(), ["", "workload"]):
+                new = workload("a label enabled", record=record)
+                request = request_for(new, new, namespace=name, labels=labels)
+                assert called(webhooks, request) == [], name
+
+
+def test_nothing_but_excluded_namespaces_lies_between_the_entries(scoped: Manifest) -> None:
+    """Their selectors part the namespaces: each that is not excluded belongs to exactly one."""
+    selectors = [each["namespaceSelector"]["matchExpressions"] for each in scoped["webhooks"]]
+    (first, mine), (second, yours) = selectors
+    assert first == second
+    assert mine["key"] == yours["key"] == INJECT
+    assert mine["values"] == yours["values"]
+    assert {mine["operator"], yours["operator"]} == {"In", "NotIn"}
+
+
+def test_each_kind_that_is_switched_on_is_sent_and_no_other() -> None:
+    """The rules name the kinds of the configuration."""
+    for count in range(1, len(KINDS) + 1):
+        for chosen in itertools.combinations(KINDS, count):
+            webhooks = configuration({"kinds": list(chosen)})
+            for kind in KINDS.values():
+                request = request_for(workload("a label enabled", kind=kind))
+                assert bool(called(webhooks, request)) == (kind.name in chosen), (kind, chosen)
+
+
+@pytest.mark.parametrize(
+    ("group", "resource"),
+    [
+        ("", "pods"),
+        ("", "namespaces"),
+        ("apps", "replicasets"),
+        ("apps", "deployments/status"),
+        ("apps", "deployments/scale"),
+        ("argoproj.io", "rollouts/status"),
+        ("batch", "jobs"),
+    ],
+)
+def test_other_resources_and_subresources_never_cost_a_call(group: str, resource: str) -> None:
+    """Pods, ReplicaSets and whatever is written through a subresource are never asked about."""
+    webhooks = configuration()
+    for version in ("v1", "v1alpha1"):
+        request = Request(
+            group,
+            resource,
+            "shop",
+            NAMESPACES["enabled"],
+            workload("a label enabled"),
+            version=version,
+        )
+        assert called(webhooks, request) == []
+
+
+def test_only_creates_and_updates_are_sent(scoped: Manifest) -> None:
+    """No rule names DELETE or CONNECT."""
+    for webhook in scoped["webhooks"]:
+        for rule in webhook["rules"]:
+            assert rule["operations"] == ["CREATE", "UPDATE"]
+
+
+def test_what_is_being_deleted_costs_no_call(scoped: Manifest) -> None:
+    """Taking finalizers off a workload is an update, too."""
+    new = workload("a label enabled", record="workload")
+    new["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    for labels in NAMESPACES.values():
+        assert called(scoped, request_for(new, new, labels=labels)) == []
+
+
+@pytest.mark.parametrize("reference", [{"kind": "Deployment", "name": "a"}, None])
+def test_a_rollout_is_sent_unless_its_template_is_elsewhere(
+    scoped: Manifest, reference: dict[str, str] | None
+) -> None:
+    """A Rollout with a `workloadRef` is left alone: its Deployment is patched."""
+    new = workload("a label enabled", kind=KINDS["Rollout"])
+    new["spec"]["workloadRef"] = reference
+    assert len(called(scoped, request_for(new))) == (reference is None)
+
+
+def test_conditions_bear_workloads_with_hardly_anything_in_them(
+    scope: str, scoped: Manifest
+) -> None:
+    """A condition that fails would count as "do not call", or refuse the request under Fail."""
+    bare: list[dict[str, Any]] = [
+        {},
+        {"spec": {}},
+        {"spec": {"template": {}}},
+        {"spec": {"template": {"metadata": {}}}},
+        {"spec": {"template": {"metadata": {"labels": {}, "annotations": {}}}}},
+        {"spec": {"template": {"spec": {"containers": []}}}},
+    ]
+    rollout = {"kind": "Rollout", "metadata": {"name": "a"}}
+    for new, old in itertools.product(bare, [None, *bare]):
+        request = request_for(rollout | new, None if old is None else rollout | old)
+        assert len(called(scoped, request)) == (scope == "cluster")
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["CREATE", "UPDATE"])
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("where", NAMESPACES)
+def test_a_namespace_is_sent_where_it_is_in_scope_and_lacks_the_load_balancers_label(
+    scope: str, where: str, *, labelled: bool, old: bool
+) -> None:
+    """With `awsReadinessGates`, against the words of the namespace itself."""
+    webhooks = configuration({"scope": scope, "awsReadinessGates": True})
+    labels = NAMESPACES[where] | ({AWS: "disabled"} if labelled else {})
+    labels = {"kubernetes.io/metadata.name": "shop", **labels}
+    namespace = {"metadata": {"name": "shop", "labels": labels}}
+    request = Request("", "namespaces", None, labels, namespace, namespace if old else None)
+    in_scope = where == "enabled" or (scope == "cluster" and where != "disabled")
+    assert len(called(webhooks, request)) == (in_scope and not labelled)
+
+
+def test_no_namespace_is_sent_unless_readiness_gates_are_switched_on(scope: str) -> None:
+    """The entry is there only where the configuration says so."""
+    names = [each["name"] for each in configuration({"scope": scope})["webhooks"]]
+    assert names == ["in-scope.seamless-rollouts.dev", "elsewhere.seamless-rollouts.dev"]
+
+
+def test_the_entries_answer_as_the_contract_says() -> None:
+    """What an outage costs is settled here: Ignore, three seconds, no side effects."""
+    for webhook in configuration({"awsReadinessGates": True})["webhooks"]:
+        assert webhook["failurePolicy"] == "Ignore"
+        assert webhook["timeoutSeconds"] == 3
+        assert webhook["reinvocationPolicy"] == "IfNeeded"
+        assert webhook["matchPolicy"] == "Equivalent"
+        assert webhook["sideEffects"] == "None"
+        assert webhook["admissionReviewVersions"] == ["v1"]
+
+
+def test_no_condition_needs_more_than_a_1_28_api_server_compiles() -> None:
+    """Optional fields (`a.?b`) came too late, and what does not compile cannot be installed."""
+    for webhook in configuration({"awsReadinessGates": True})["webhooks"]:
+        for condition in webhook["matchConditions"]:
+            assert "?" not in condition["expression"]
