@@ -12,8 +12,9 @@ from typing import Any, Final
 from webhook.draft import Draft, Operation
 from webhook.review import GroupVersionKind
 from webhook.settings import NAMESPACE, Table
-from webhook.workload import mapping
+from webhook.workload import Kind, mapping
 
+NAMESPACE_KIND: Final = Kind("", "v1", "Namespace", "namespaces", strategy="")
 LABEL: Final = "elbv2.k8s.aws/pod-readiness-gate-inject"
 SETTING: Final = "aws-readiness-gates"
 

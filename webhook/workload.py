@@ -40,7 +40,7 @@ class Kind:
     @property
     def api_version(self) -> str:
         """The group and version, as in `apiVersion:`."""
-        return f"{self.group}/{self.version}"
+        return f"{self.group}/{self.version}" if self.group else self.version
 
 
 DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments", "strategy", has_deadline=True)

@@ -295,3 +295,31 @@ def test_the_command_itself(
     assert ended == status
     captured = capsys.readouterr()
     assert re.match(r"(usage: )?seamless", captured.out if status == 0 else captured.err)
+
+
+def test_namespaces_that_lack_the_label_of_the_load_balancer_controller_are_named(
+    plan: Any, tmp_path: Path
+) -> None:
+    """`kubectl get namespaces -o yaml | seamless plan --config FILE -`."""
+    path = tmp_path / "config.yaml"
+    path.write_text("awsReadinessGates: true\nexcludedNamespaces: [left-out]")
+    enabled = {"seamless-rollouts.dev/inject": "enabled"}
+    labels = {
+        "shop": enabled,
+        "left-out": enabled,
+        "elsewhere": {},
+        "has-it": {**enabled, "elbv2.k8s.aws/pod-readiness-gate-inject": "disabled"},
+    }
+    items = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": each}}
+        for name, each in labels.items()
+    ]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    status, out, _ = plan(text, arguments=(f"--config={path}", "--exit-code"))
+    assert status == 1
+    assert "namespace/shop: patched" in out
+    assert "+    elbv2.k8s.aws/pod-readiness-gate-inject: enabled" in out
+    assert "namespace/left-out: unchanged (excluded-namespace)" in out
+    assert "namespace/elsewhere: unchanged (not-selected)" in out
+    assert "namespace/has-it: unchanged (nothing-to-inject)" in out
+    assert plan(text)[1].endswith("0 workloads in 1 document: 0 changed, 0 refused\n")

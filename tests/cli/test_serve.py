@@ -231,7 +231,7 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
         ("scop: cluster", "scop: unknown key; known are scope, mode,"),
         ("scope: all", "scope: 'all': Input should be 'opt-in' or 'cluster'"),
         ("precheck: {imag: x}", "precheck.imag: unknown key"),
-        ("defaults: {min-ready: soon}", "defaults.min-ready: 'soon'"),
+        ("defaults: {min-ready: soon}", 'defaults.min-ready: "soon"'),
         ("defaults: {min-redy: 30}", "did you mean min-ready?"),
         ("excludedNamespaces: [A_b]", "expected a namespace's name"),
         ("[1", "not YAML"),

@@ -15,6 +15,7 @@ from typing import Any, Final
 import jsonpatch
 import orjson
 
+from webhook import aws
 from webhook.admission import Admission, Decision
 from webhook.cli.common import Parser, UsageError, configuration, fail, read_text
 from webhook.config import Configuration
@@ -144,7 +145,7 @@ def _plan(options: Any, settings: Configuration) -> Plan:
     if options.namespace_file:
         for document in read(read_text(options.namespace_file), options.namespace_file):
             for _, _, each in _objects(document):
-                if each.get("kind") == "Namespace":
+                if _is_namespace(each):
                     metadata = mapping(each.get("metadata"))
                     name, labels = str(metadata.get("name")), metadata.get("labels")
                     found = admission.table.namespace(name, labels, metadata.get("annotations"))
@@ -155,13 +156,23 @@ def _plan(options: Any, settings: Configuration) -> Plan:
         for document in read(read_text(path, stdin=True), source):
             plan.documents.append(document)
             for item, kind, each in _objects(document):
-                if kind is not None:
-                    namespace = mapping(each.get("metadata")).get("namespace")
-                    namespace = str(namespace or options.namespace)
-                    known = namespace in namespaces
-                    planned = _decide(admission, document, item, kind, each, namespace, known)
-                    plan.workloads.append(planned)
+                if kind is None and settings.aws_readiness_gates and _is_namespace(each):
+                    kind = aws.NAMESPACE_KIND  # noqa: PLW2901 - the one kind that is no workload
+                if kind is None:
+                    continue
+                metadata = mapping(each.get("metadata"))
+                namespace = str(metadata.get("namespace") or options.namespace)
+                known = namespace in namespaces
+                if kind is aws.NAMESPACE_KIND:
+                    namespace, known = str(metadata.get("name")), True
+                plan.workloads.append(
+                    _decide(admission, document, item, kind, each, namespace, known)
+                )
     return plan
+
+
+def _is_namespace(each: Json) -> bool:
+    return each.get("apiVersion") == "v1" and each.get("kind") == "Namespace"
 
 
 def _objects(document: Document) -> Iterator[tuple[int | None, Kind | None, Json]]:
@@ -207,6 +218,7 @@ def _decide(
             "uid": "plan",
             "kind": {"group": kind.group, "version": kind.version, "kind": kind.name},
             "operation": "CREATE",
+            "name": mapping(each.get("metadata")).get("name"),
             "namespace": namespace,
             "object": each,
         },
@@ -243,7 +255,8 @@ def _decide(
 def _text(plan: Plan, settings: Configuration) -> None:
     write = sys.stdout.write
     for each in plan.workloads:
-        title = f"{each.name} in namespace {each.namespace}: {each.state}"
+        where = "" if each.kind is aws.NAMESPACE_KIND else f" in namespace {each.namespace}"
+        title = f"{each.name}{where}: {each.state}"
         write(f"{title}\n  from {each.document.place}")
         write(f", item {each.item}\n" if each.item is not None else "\n")
         for note in _notes(each, settings):
