@@ -13,9 +13,9 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -123,6 +123,7 @@ class _Mutate:
         self._limits = limits
         self._learn = learn
         self._under_way = 0
+        self._deadlines = _Deadlines(limits.body_seconds)
         metrics.watch_in_flight(lambda: self._under_way)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,12 +150,7 @@ class _Mutate:
             raise _RefusedError(415, "expected the content type application/json")
         if declared.isdigit() and (len(declared) > _DIGITS or int(declared) > limits.body_bytes):
             raise _too_large(limits)
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                body = await _read(receive, limits)
-        except TimeoutError:
-            why = f"the body took over {limits.body_seconds:g} s to arrive"
-            raise _RefusedError(408, why) from None
+        body = await self._deadlines.hold(_read(receive, limits))
         start = time.perf_counter()
         answered = self._answer(body)
         if answered.request is not None:
@@ -179,6 +175,54 @@ class _Mutate:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+class _Deadlines:
+    """Bounds how long a body may take to arrive, with one look a while at all that are awaited.
+
+    A timer for each request would cost more than the reading itself, which mostly is no waiting.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._begun: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._watching = False
+
+    async def hold(self, reading: Coroutine[Any, Any, bytes]) -> bytes:
+        """Await a body.
+
+        Raises:
+            _RefusedError: it did not arrive in time.
+        """
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        self._begun[task] = loop.time()
+        if not self._watching:
+            self._watching = True
+            loop.call_later(self._seconds / 4, self._look, loop)
+        try:
+            return await reading
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            why = f"the body took over {self._seconds:g} s to arrive"
+            raise _RefusedError(408, why) from None
+        finally:
+            del self._begun[task]
+            self._late.discard(task)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for task, begun in self._begun.items():
+            if now - begun >= self._seconds and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        self._watching = bool(self._begun)
+        if self._watching:
+            loop.call_later(self._seconds / 4, self._look, loop)
 
 
 async def _read(receive: Receive, limits: Limits) -> bytes:
