@@ -102,6 +102,7 @@ class Field:
         plausible: whether we can have injected `value` where `was` had been (`ABSENT` or `None`
             where nothing was); a record that says otherwise is not ours. Not asked of items.
         names: which item names a record may mention.
+        stays: whether an item as it is stored is the one that is wanted.
         item_key: the key that names an item of the list.
     """
 
@@ -112,6 +113,7 @@ class Field:
     release: Callable[[Any, Injection], Any] = release_unchanged
     plausible: Callable[[Any, Any], bool] = lambda _value, _was: True
     names: Callable[[str], bool] = lambda _name: True
+    stays: Callable[[Any, Any], bool] = covers
     item_key: str = "name"
 
     of_items: bool = field(init=False)
@@ -259,7 +261,7 @@ class Draft:
         if place.of_items:
             items = self._edit(path, as_list=True)
             # What stands there already stays, with all that others have filled in.
-            stays = stood is not ABSENT and covers(stood, value)
+            stays = stood is not ABSENT and place.stays(stood, value)
             items.insert(len(items) if at is None else at, stood if stays else value)
             self._move(path)
         else:

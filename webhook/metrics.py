@@ -27,6 +27,7 @@ class Metrics:
 
     def __init__(self, multiprocess_folder: str | None = None) -> None:
         self._folder = multiprocess_folder
+        self._collectors: list[Collector] = []
         self.registry = CollectorRegistry()
         self.reviews = Counter(
             "seamless_reviews_total",
@@ -81,7 +82,9 @@ class Metrics:
 
     def watch(self, numbers: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
         """Export numbers that are read when asked for: a name to its help text and value."""
-        self.registry.register(_Numbers(numbers))
+        collector = _Numbers(numbers)
+        self._collectors.append(collector)
+        self.registry.register(collector)
 
     def count(self, answer: Answer, seconds: float) -> None:
         """Count one answer and the time that it took."""
@@ -113,6 +116,9 @@ class Metrics:
         if self._folder is not None:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
+            # What is read when asked for is in no folder: the worker that is asked tells its own.
+            for collector in self._collectors:
+                registry.register(collector)
         return generate_latest(registry)
 
 

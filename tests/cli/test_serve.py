@@ -179,6 +179,8 @@ def test_workers_share_the_ports_and_their_metrics(serve: Callable[..., Server])
         connection.close()
     counted = 'kind="Deployment",operation="CREATE",outcome="patched",reason=""} 8.0'
     server.until(lambda: counted in server.health("/metrics")[1])
+    assert "seamless_certificate_expiry_timestamp_seconds" in server.health("/metrics")[1]
+    assert "seamless_requests_in_flight" in server.health("/metrics")[1]
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     before = children.read_text().split()
     assert len(before) == 2

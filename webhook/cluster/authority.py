@@ -67,7 +67,6 @@ log = logging.getLogger("webhook.cluster.authority")
 
 COMMON_NAME: Final = "seamless-rollouts CA"
 FIELD_MANAGER: Final = "seamless-certificates"
-_LABELS: Final = {"app.kubernetes.io/managed-by": "seamless-rollouts"}
 _TRIES: Final = 5
 _MOST_BEFORE: Final = 4  # CAs kept beside the newest one, should it be replaced again and again
 
@@ -472,7 +471,8 @@ class SelfManagedCertificates:
         query = {"fieldManager": FIELD_MANAGER}
         try:
             if stored is None:
-                metadata = {"name": self._secret, "labels": _LABELS}
+                # No labels: the chart sets its own, and would find ours in its way.
+                metadata = {"name": self._secret}
                 body = {"metadata": metadata, "type": "kubernetes.io/tls", "data": data}
                 self._api.request("POST", self._secrets, query=query, body=body)
             else:

@@ -8,9 +8,11 @@ that a ResourceQuota accepts it. A container of that name that no record names i
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from typing import Any, Final
 
-from webhook.draft import Draft, Field
+from webhook.draft import Draft, Field, covers
 from webhook.mutations.model import Mutation, PrecheckContainer, Situation
 from webhook.settings import Setting, duration, targets
 from webhook.targets import parse_require
@@ -24,8 +26,42 @@ _RESOURCES: Final = {
     "limits": {"cpu": "500m", "memory": "64Mi"},
 }
 
+_QUANTITY = re.compile(r"([+-]?[0-9]*\.?[0-9]+)([eE][+-]?[0-9]{1,3}|[numkMGTPE]|[KMGTPE]i)?")
+_DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+
+
+def _amount(quantity: Any) -> Any:
+    """Give the amount of a resource quantity; what is none, as it is."""
+    found = _QUANTITY.fullmatch(quantity) if isinstance(quantity, str) else None
+    if found is None:
+        return quantity
+    amount, suffix = Decimal(found[1]), found[2] or ""
+    if suffix.endswith("i"):
+        return amount * 1024 ** ("KMGTPE".index(suffix[0]) + 1)
+    return amount.scaleb(_DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:] or 0))
+
+
+def _amounts(container: dict[str, Any]) -> dict[str, Any]:
+    found = container.get("resources") or {}
+    return {
+        f"{side} {name}": _amount(quantity)
+        for side in ("requests", "limits")
+        for name, quantity in (found.get(side) or {}).items()
+    }
+
+
+def _stays(stored: Any, wanted: dict[str, Any]) -> bool:
+    """Tell whether a stored container is the wanted one; quantities may be written otherwise."""
+    rest = {key: value for key, value in wanted.items() if key != "resources"}
+    return covers(stored, rest) and _amounts(stored) == _amounts(wanted)
+
+
 PRECHECK: Final = Field(
-    ("spec", "initContainers", "*"), "precheck", makes=1, names=lambda name: name == NAME
+    ("spec", "initContainers", "*"),
+    "precheck",
+    makes=1,
+    names=lambda name: name == NAME,
+    stays=_stays,
 )
 
 
