@@ -92,6 +92,13 @@ class Answer:
     body: bytes
     request: Request | None = None
     decision: Decision | None = None
+    audited: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """One word for it: the decision's, or `audited` where that would have been `patched`."""
+        outcome = self.decision.outcome if self.decision else "invalid"
+        return "audited" if self.audited and outcome == "patched" else outcome
 
 
 _TOLD: Final = 10
@@ -156,7 +163,8 @@ class Admission:
             return Answer(400, str(error).encode())
         try:
             decision = self.decide(request)
-            return Answer(200, self._encode(request.uid, decision), request, decision)
+            audited = self.configuration.mode == "audit"
+            return Answer(200, self._encode(request.uid, decision), request, decision, audited)
         except (RecursionError, orjson.JSONEncodeError):
             decision = _malformed("it is nested too deeply")
             return Answer(200, self._encode(request.uid, decision), request, decision)

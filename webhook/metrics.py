@@ -97,7 +97,7 @@ class Metrics:
         kind = kind if kind in _KINDS else "other"
         operation = operation if operation in _OPERATIONS else "other"
         reason = decision.skipped or ""
-        self._child(self.reviews, kind, operation, decision.outcome, reason).inc()
+        self._child(self.reviews, kind, operation, answer.outcome, reason).inc()
         if decision.skipped == "error":
             self.errors.inc()
         for setting in decision.applied:

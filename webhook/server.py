@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from webhook.admission import Answer
 from webhook.metrics import CONTENT_TYPE, Metrics
@@ -274,6 +275,49 @@ def health_app(metrics: Metrics, state: State, problems: Callable[[], list[str]]
     return app
 
 
+class _Protocol(HttpToolsProtocol):
+    """HTTP that does not wait for ever: uvicorn has no bound for a half-sent head."""
+
+    head_seconds = 10.0
+    _in_head = False
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Expect a first request, soon."""
+        super().connection_made(transport)
+        self._arm()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole; for its body, the app has a bound of its own."""
+        self._in_head = False
+        self._disarm()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Mostly a head comes whole, and needs no timer."""
+        super().data_received(data)
+        if self._in_head and self._timer is None:
+            self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """There is nothing to expect any more."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class _Server(uvicorn.Server):
     """A uvicorn that leaves signals to us: two of them share one process."""
 
@@ -287,7 +331,7 @@ def _server(app: FastAPI, context: ssl.SSLContext | None) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=_Protocol,
             loop="uvloop",
             ws="none",
             lifespan="off",

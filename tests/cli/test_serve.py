@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from webhook import cli
 from webhook.certificates import self_signed, utc_now
+from webhook.server import _Protocol
 
 REVIEW = Path("examples/review.json").read_bytes()
 JSON = {"Content-Type": "application/json"}
@@ -155,6 +158,41 @@ def test_a_given_certificate_is_served(serve: Callable[..., Server], tmp_path: P
     connection = server.connect(context)
     assert ask(connection)[0].status == 200
     connection.close()
+
+
+def test_a_request_that_is_never_sent_to_its_end_is_cut_off() -> None:
+    """Neither a silent connection nor half a head holds a place for ever."""
+
+    class Hasty(_Protocol):
+        head_seconds = 0.2
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def body() -> None:
+        config = uvicorn.Config(app, http=Hasty, lifespan="off", log_config=None)
+        config.load()
+        state = uvicorn.server.ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Hasty(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        port = server.sockets[0].getsockname()[1]
+        for sent in (b"", b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            assert await asyncio.wait_for(reader.read(), PATIENCE_SECONDS) == b""
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):  # a whole request, and a pause that is longer than a head may take
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+            await asyncio.sleep(0.5)
+        writer.close()
+        server.close()
+
+    asyncio.run(body())
 
 
 def test_on_sigterm_it_drains_before_it_goes(serve: Callable[..., Server]) -> None:
