@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +325,15 @@ def test_namespaces_that_lack_the_label_of_the_load_balancer_controller_are_name
     assert "namespace/elsewhere: unchanged (not-selected)" in out
     assert "namespace/has-it: unchanged (nothing-to-inject)" in out
     assert plan(text)[1].endswith("0 workloads in 1 document: 0 changed, 0 refused\n")
+
+
+def test_an_output_that_is_cut_short_is_no_error_to_tell() -> None:
+    """`seamless plan … | head -1` ends as other programs do: by the signal's number, in silence."""
+    command = [sys.executable, "-m", "webhook", "plan", *["examples/nginx/given.yaml"] * 200]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

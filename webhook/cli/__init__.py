@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 USAGE = """\
 usage: seamless COMMAND [OPTION...]
@@ -15,6 +20,20 @@ commands:
 seamless COMMAND --help tells more; seamless --version tells the version.
 exit status: 0 done, 1 found or failed, 2 wrong use or bad input
 """
+
+
+def _unless_nobody_reads(run: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Run a command whose output may be cut short, by `| head` or by Ctrl-C."""
+    try:
+        status = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python would still flush at its end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    return status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     if command == "plan":
         from webhook.cli import plan
 
-        return plan.main(rest)
+        return _unless_nobody_reads(plan.main, rest)
     if command in ("-h", "--help", "help"):
         sys.stdout.write(USAGE)
         return 0
