@@ -16,7 +16,7 @@ from webhook.draft import Draft, Field, covers
 from webhook.mutations.model import Mutation, PrecheckContainer, Situation
 from webhook.settings import Setting, duration, targets
 from webhook.targets import parse_require
-from webhook.workload import all_containers, init_containers, is_sidecar, is_windows
+from webhook.workload import all_containers, init_containers, is_sidecar, is_windows, mapping
 
 NAME: Final = "seamless-precheck"
 # Written as the API server stores them, so that it has nothing to rewrite.
@@ -42,11 +42,11 @@ def _amount(quantity: Any) -> Any:
 
 
 def _amounts(container: dict[str, Any]) -> dict[str, Any]:
-    found = container.get("resources") or {}
+    found = mapping(container.get("resources"))
     return {
         f"{side} {name}": _amount(quantity)
         for side in ("requests", "limits")
-        for name, quantity in (found.get(side) or {}).items()
+        for name, quantity in mapping(found.get(side)).items()
     }
 
 
