@@ -1,0 +1,355 @@
+"""Contract §2, "preStop" and "chain"."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.builders import (
+    EXEC_QUIT,
+    HTTP_HOOK,
+    KINDS,
+    NATIVE_30,
+    OLD_SERVER,
+    WINDOWS,
+    Json,
+    admission,
+    after,
+    changed,
+    codes,
+    container,
+    decide,
+    deployment,
+    grace,
+    hooked,
+    hooks,
+    namespaces,
+    pod_of,
+    sidecar,
+    template_changed,
+    with_settings,
+    worker,
+    workload,
+)
+from webhook.mutations.model import ServerVersion
+
+EXEC_30 = {"exec": {"command": ["sleep", "30"]}}
+USERS_HOOKS = [
+    EXEC_QUIT,
+    HTTP_HOOK,
+    {"tcpSocket": {"port": 80}},
+    {"sleep": {"seconds": 5}},
+    {"sleep": {"seconds": 0}},
+    {},
+    {"exec": {}},
+    {"exec": None},
+    {"newAction": {"of": "a newer server"}},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_regular_container_without_a_hook_sleeps(kind: str) -> None:
+    """And only those; the rest of the pod stays what it was."""
+    given = workload(
+        kind,
+        container("a"),
+        hooked(EXEC_QUIT, "b"),
+        container("c", restartPolicy="Always"),
+        pod={"initContainers": [worker("first"), sidecar("proxy")]},
+    )
+    result = after(given)
+    assert hooks(result) == [NATIVE_30, EXEC_QUIT, NATIVE_30]
+    assert pod_of(result)["initContainers"] == pod_of(given)["initContainers"]
+
+
+@pytest.mark.parametrize(
+    "lifecycle",
+    [
+        None,
+        {},
+        {"preStop": None},
+        {"postStart": {"exec": {"command": ["true"]}}},
+        {"stopSignal": "SIGUSR1"},
+        {"postStart": None, "stopSignal": None, "preStop": None},
+        {"newField": {"a": [1]}},
+    ],
+)
+def test_only_pre_stop_is_ever_written(lifecycle: Any) -> None:
+    """`postStart` and `stopSignal` stay, and so does what we have never heard of."""
+    given = deployment(container())
+    pod_of(given)["containers"][0]["lifecycle"] = lifecycle
+    result = after(given)
+    assert pod_of(result)["containers"][0]["lifecycle"] == {
+        **(lifecycle or {}),
+        "preStop": NATIVE_30,
+    }
+    back = after(with_settings(result, inject="disabled"), result)
+    assert pod_of(back) == pod_of(given)
+
+
+@pytest.mark.parametrize("hook", USERS_HOOKS)
+def test_a_user_s_hook_is_the_user_s(hook: Json) -> None:
+    """A sleep of zero seconds is how users opt out of an injecting webhook (KEP-4818)."""
+    given = deployment(hooked(hook))
+    assert hooks(after(given)) == [hook]
+    assert grace(after(given)) is None
+
+
+@pytest.mark.parametrize("hook", [None, EXEC_QUIT])
+def test_native_sidecars_are_left_alone(hook: Json | None) -> None:
+    """Their preStop runs beside the application's (KEP-753)."""
+    proxy = sidecar(lifecycle={"preStop": hook} if hook else None)
+    given = deployment(pod={"initContainers": [proxy]}, says={"pre-stop-existing": "chain"})
+    assert pod_of(after(given))["initContainers"] == [proxy]
+
+
+# --- handler -------------------------------------------------------------------------------------
+
+NEW = ServerVersion(1, 30)
+
+
+@pytest.mark.parametrize(
+    ("handler", "server", "expected", "warned"),
+    [
+        ("auto", None, NATIVE_30, set()),
+        ("auto", NEW, NATIVE_30, set()),
+        ("auto", ServerVersion(1, 37), NATIVE_30, set()),
+        ("auto", ServerVersion(2, 0), NATIVE_30, set()),
+        ("auto", OLD_SERVER, EXEC_30, {"exec-sleep"}),
+        ("auto", ServerVersion(1, 28), EXEC_30, {"exec-sleep"}),
+        ("none", OLD_SERVER, EXEC_30, {"exec-sleep"}),
+        ("none", NEW, NATIVE_30, set()),
+        ("sleep", None, NATIVE_30, set()),
+        ("sleep", NEW, NATIVE_30, set()),
+        ("sleep", OLD_SERVER, EXEC_30, {"exec-sleep", "sleep-too-new"}),
+        ("exec", None, EXEC_30, {"exec-sleep"}),
+        ("exec", NEW, EXEC_30, {"exec-sleep"}),
+        ("exec", OLD_SERVER, EXEC_30, {"exec-sleep"}),
+    ],
+)
+def test_the_handler_is_native_where_the_server_knows_it(
+    handler: str, server: ServerVersion | None, expected: Json, warned: set[str]
+) -> None:
+    """`sleep` on an API server older than 1.30 falls back to exec, with a warning."""
+    given = deployment(says={"pre-stop-handler": handler})
+    decision = decide(given, by=admission(server=server))
+    assert hooks(decision.result) == [expected]
+    assert grace(decision.result) == 60
+    assert codes(decision) == warned
+
+
+def test_the_warning_of_an_exec_sleep_comes_once() -> None:
+    """However many containers there are."""
+    decision = decide(deployment(container("a"), container("b")), by=admission(server=OLD_SERVER))
+    assert [alert.code for alert in decision.alerts] == ["exec-sleep"]
+
+
+WINDOWS_PODS = [
+    WINDOWS,
+    {"nodeSelector": {"kubernetes.io/os": "windows"}},
+    {"os": {"name": "windows"}, "nodeSelector": {"kubernetes.io/os": "linux"}},
+    {"os": None, "nodeSelector": {"kubernetes.io/os": "windows"}},
+    {"os": {"name": None}, "nodeSelector": {"kubernetes.io/os": "windows"}},
+]
+
+
+@pytest.mark.parametrize("pod", WINDOWS_PODS)
+@pytest.mark.parametrize("handler", ["auto", "sleep", "exec"])
+def test_on_windows_only_the_native_action_is_used(pod: Json, handler: str) -> None:
+    """There is no `sleep` to run there."""
+    given = deployment(pod=pod, says={"pre-stop-handler": handler})
+    assert hooks(after(given)) == [NATIVE_30]
+    decision = decide(given, by=admission(server=OLD_SERVER))
+    assert hooks(decision.result) == [None]
+    assert grace(decision.result) is None
+    assert decision.alerts
+
+
+@pytest.mark.parametrize(
+    "pod", [{"os": {"name": "linux"}}, {"nodeSelector": {"kubernetes.io/os": "linux"}}, {"os": {}}]
+)
+def test_other_pods_are_no_windows(pod: Json) -> None:
+    """They take an exec sleep."""
+    assert hooks(after(deployment(pod=pod), by=admission(server=OLD_SERVER))) == [EXEC_30]
+
+
+def test_a_warning_about_the_whole_pod_comes_once() -> None:
+    """Not once for each container."""
+    given = deployment(container("a"), container("b"), pod=WINDOWS)
+    decision = decide(given, by=admission(server=OLD_SERVER))
+    assert len(decision.alerts) == 1
+
+
+# --- which ---------------------------------------------------------------------------------------
+
+
+def test_only_the_named_containers_get_the_sleep() -> None:
+    """`pre-stop-containers`; a name that matches none draws a warning."""
+    given = deployment(
+        container("a"), container("b"), container("c"), says={"pre-stop-containers": "c a"}
+    )
+    decision = decide(given)
+    assert hooks(decision.result) == [NATIVE_30, None, NATIVE_30]
+    assert not decision.alerts
+    decision = decide(with_settings(given, pre_stop_containers="b,gone"))
+    assert hooks(decision.result) == [None, NATIVE_30, None]
+    assert codes(decision) == {"no-such-container"}
+    assert "gone" in decision.alerts[0].text
+
+
+def test_names_of_init_containers_match_no_regular_container() -> None:
+    """Sidecars are left alone, named or not."""
+    given = deployment(
+        pod={"initContainers": [sidecar("proxy")]}, says={"pre-stop-containers": "proxy"}
+    )
+    decision = decide(given)
+    assert hooks(decision.result) == [None]
+    assert codes(decision) == {"no-such-container"}
+
+
+# --- Recreate ------------------------------------------------------------------------------------
+
+RECREATE = {"strategy": {"type": "Recreate"}}
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        admission(),
+        admission({"defaults": {"pre-stop-sleep": "9s"}}),
+        admission(namespace=namespaces(**{"pre-stop-sleep": "9s"})),
+    ],
+)
+def test_on_recreate_an_inherited_sleep_is_not_applied(by: Any) -> None:
+    """It would only lengthen the outage."""
+    decision = decide(deployment(**RECREATE), by=by)
+    assert hooks(decision.result) == [None]
+    assert grace(decision.result) is None
+    assert decision.result["spec"]["minReadySeconds"] == 30
+    assert codes(decision) == {"recreate"}
+
+
+@pytest.mark.parametrize("place", ["says", "template_says"])
+def test_on_recreate_a_sleep_that_the_workload_asks_for_is_applied(place: str) -> None:
+    """A setting written on the workload or its template always applies."""
+    result = after(deployment(**RECREATE, **{place: {"pre-stop-sleep": "9s"}}))
+    assert hooks(result) == [{"sleep": {"seconds": 9}}]
+    assert grace(result) == 39
+
+
+def test_a_sleep_leaves_with_the_rollout_that_turns_to_recreate() -> None:
+    """The strategy lies outside the template: the hook stays until pods restart anyway."""
+    treated = after(deployment())
+    turned = changed(treated, "spec", "strategy", to={"type": "Recreate"})
+    decision = decide(turned, treated)
+    assert decision.kept
+    assert hooks(decision.result) == [NATIVE_30]
+    rolled = template_changed(turned, "containers", 0, "image", to="new:2")
+    assert hooks(after(rolled, treated)) == [None]
+
+
+# --- chain ---------------------------------------------------------------------------------------
+
+CHAIN = {"pre-stop-existing": "chain"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exec_hook_is_chained_after_the_sleep(kind: str) -> None:
+    """It warns that it needs a shell in the image."""
+    decision = decide(workload(kind, hooked(EXEC_QUIT), container("b"), says=CHAIN))
+    chained, plain = hooks(decision.result)
+    assert plain == NATIVE_30
+    command = chained["exec"]["command"]
+    assert command[-3:] == EXEC_QUIT["exec"]["command"]
+    assert "sleep 30" in command[2]
+    assert grace(decision.result) == 60
+    assert "chain-needs-shell" in codes(decision)
+
+
+def run(command: list[str], path: str = "/usr/bin:/bin") -> str:
+    """Run a hook's command as the kubelet does, and give what it wrote."""
+    done = subprocess.run(
+        command, capture_output=True, check=False, env={"PATH": path}, text=True, timeout=60
+    )
+    return done.stdout
+
+
+ARGUMENTS = [
+    ["a b", "$HOME", "`id`", "$(id)", "'", '"', "\\", "", "*", "-n", "%s", "a\nb", "ü", ";exit"],
+    ["-e", "--", "-"],
+    [],
+]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_a_chained_hook_runs_the_user_s_command_with_its_arguments_intact(
+    arguments: list[str],
+) -> None:
+    """The shell never parses them."""
+    shows = ["/usr/bin/env", "python3", "-c", "import sys; print(sys.argv[1:])", *arguments]
+    given = deployment(hooked({"exec": {"command": shows}}), says={**CHAIN, "pre-stop-sleep": "1s"})
+    command = hooks(after(given))[0]["exec"]["command"]
+    assert run(command).strip() == repr(arguments)
+
+
+def test_a_chained_hook_runs_the_user_s_command_even_if_the_sleep_fails(tmp_path: Any) -> None:
+    """As in an image that has a shell and no `sleep`."""
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    given = deployment(hooked({"exec": {"command": ["/bin/echo", "quit"]}}), says=CHAIN)
+    command = hooks(after(given))[0]["exec"]["command"]
+    done = subprocess.run(
+        ["/bin/sh", *command[1:]], capture_output=True, check=False, env={"PATH": str(tmp_path)}
+    )
+    assert done.stdout == b"quit\n"
+
+
+@pytest.mark.parametrize("hook", [each for each in USERS_HOOKS if each != EXEC_QUIT])
+def test_any_other_handler_is_kept_with_a_warning(hook: Json) -> None:
+    """Only exec can be chained."""
+    decision = decide(deployment(hooked(hook), says=CHAIN))
+    assert hooks(decision.result) == [hook]
+    assert "hook-kept" in codes(decision)
+
+
+@pytest.mark.parametrize("pod", WINDOWS_PODS)
+def test_on_windows_every_hook_is_kept_with_a_warning(pod: Json) -> None:
+    """There is no `sh`."""
+    decision = decide(deployment(hooked(EXEC_QUIT), pod=pod, says=CHAIN))
+    assert hooks(decision.result) == [EXEC_QUIT]
+    assert "hook-kept" in codes(decision)
+
+
+def test_a_chained_hook_comes_back_as_it_was() -> None:
+    """With what else the user wrote inside it."""
+    hook = {"exec": {"command": ["quit", "now"], "newField": {"a": None}}}
+    given = deployment(hooked(hook), says=CHAIN)
+    treated = after(given)
+    assert hooks(after(with_settings(treated, inject="disabled"), treated)) == [hook]
+    kept = with_settings(treated, pre_stop_existing=None)
+    assert hooks(after(kept, treated)) == [hook]
+
+
+def test_chain_leaves_the_containers_that_were_not_chosen() -> None:
+    """`pre-stop-containers` says which."""
+    says = {**CHAIN, "pre-stop-containers": "b"}
+    result = after(deployment(hooked(EXEC_QUIT, "a"), hooked(EXEC_QUIT, "b"), says=says))
+    first, second = hooks(result)
+    assert first == EXEC_QUIT
+    assert second["exec"]["command"][0] == "sh"
+
+
+def test_chain_without_a_sleep_does_nothing() -> None:
+    """It follows the sleep."""
+    given = deployment(hooked(EXEC_QUIT), says={**CHAIN, "pre-stop-sleep": "0"})
+    assert hooks(after(given)) == [EXEC_QUIT]
+
+
+def test_two_containers_of_one_name_never_swap_their_hooks() -> None:
+    """The API server refuses them, but files and custom resources may hold them."""
+    one, other = ({"exec": {"command": [each]}} for each in ("one", "other"))
+    given = workload("Rollout", hooked(one, "app"), hooked(other, "app"), says=CHAIN)
+    first, second = hooks(after(given))
+    assert first["exec"]["command"][-1] == "one"
+    assert second["exec"]["command"][-1] == "other"
