@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
@@ -147,8 +148,7 @@ class ApiServer:
         moved = old is None or canonical(template_of(old)) != canonical(template_of(patched))
         self.restarted = moved and old is not None
         if self.decision is not None and self.decision.situation is not None:
-            # To say that pods restart where they do not is a lesser fault than the other way round.
-            assert self.decision.restarts or not self.restarted
+            assert self.decision.restarts == self.restarted
         self.stored = patched
         if moved:
             self.generation += 1
@@ -338,7 +338,6 @@ def _fill_in_handler(handler: Json) -> None:
 def _quantity(text: Any) -> Any:
     """Rewrite `0.01` as `10m`, as the API server does."""
     text = str(text)
-    whole, dot, part = text.partition(".")
-    if not dot or not part.isdecimal():
+    if text.isdecimal() or not text[-1:].isdecimal():
         return text
-    return f"{int(whole or 0) * _MILLI + int((part + '000')[:3])}m"
+    return f"{int(Decimal(text) * _MILLI)}m"

@@ -218,6 +218,38 @@ def test_an_odd_precheck_container_is_answered(place: str, wrong: Any) -> None:
     check(answer(sent, stored), sent)
 
 
+QUANTITIES: list[Any] = [
+    "1e999999999",
+    "1e-999999999",
+    "1E99999999999999999999",
+    "9" * 5000,
+    "0." + "1" * 5000,
+    "1Ei",
+    "1Zi",
+    "1e",
+    "-1",
+    "+1",
+    "NaN",
+    "Infinity",
+    "sNaN",
+    "",
+    ".",
+    "٣",
+    0.01,
+    True,
+]
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES, ids=lambda each: ascii(each)[:30])
+def test_an_odd_quantity_in_a_precheck_container_is_answered(quantity: Any) -> None:
+    """It is compared with what is configured."""
+    stored = after(deployment(says={"precheck": "db:5432"}))
+    path = ("spec", "template", "spec", "initContainers", 0, "resources", "requests", "cpu")
+    sent = changed(stored, *path, to=quantity)
+    check(answer(sent, sent, options={"fieldManager": "seamless-backfill"}), sent)
+    check(answer(sent), sent)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_answered(body: bytes) -> None:
     """Almost always with 400."""

@@ -398,7 +398,7 @@ UP_TO_DATE = {
 }
 
 
-@pytest.mark.parametrize("cpu", ["10m", "0.01"])
+@pytest.mark.parametrize("cpu", ["10m", "0.01", ".01", "0.010", "10e-3", "1E-2"])
 def test_backfill_of_a_workload_that_is_up_to_date_does_nothing(cpu: str) -> None:
     """What the server fills in, and quantities that it rewrites, are no change by anyone."""
     resources = {"requests": {"cpu": cpu}, "limits": {"memory": "64Mi"}}

@@ -4,7 +4,6 @@ It sends one through the real API server as a dry run, so nothing is stored and 
 looks at what comes back.
 """
 
-# ruff: noqa: INP001, T201 - a program by itself, whose output is the test's log
 from __future__ import annotations
 
 import os
