@@ -335,3 +335,20 @@ def test_a_namespace_gets_the_aws_label_only_where_the_configuration_says_so(
     result = apply(given, decision.operations)
     before = given["metadata"]["labels"]
     assert result["metadata"]["labels"] == ({**before, AWS: "enabled"} if labelled else before)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        changed(a_namespace(inject="enabled"), "metadata", "deletionTimestamp", to="now"),
+        changed(a_namespace(inject="enabled"), "metadata", "labels", to=["enabled"]),
+        changed(a_namespace(inject="enabled"), "metadata", "labels", to=None),
+        changed(a_namespace(inject="enabled"), "metadata", to=None),
+        changed(a_namespace(inject="enabled"), "metadata", to="shop"),
+    ],
+)
+def test_an_odd_namespace_gets_no_label(given: Json) -> None:
+    """One on its way out, or one that says nothing."""
+    by = admission({"awsReadinessGates": True})
+    assert not decide(given, by=by, kind=NAMESPACE_KIND, namespace="shop").operations
+    assert not decide(given, given, by=by, kind=NAMESPACE_KIND, namespace="shop").operations
