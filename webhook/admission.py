@@ -260,7 +260,6 @@ class Admission:
             of_workload=read(workload if old is None else old, in_template=False),
             of_old_template=of_old_template,
             same_template=old is not None and template(workload) == template(old),
-            old_layers=None if old is None else self._layers(old),
         )
 
     def _layers(self, workload: Json) -> tuple[Layer, Layer]:
@@ -284,14 +283,17 @@ class Admission:
 
     def _refused(self, case: _Case) -> tuple[Problem, ...]:
         """Find the bad settings that this request brought and that it is refused for."""
+        problems = _problems(case.above, case.below)
         settings = self.configuration
+        if not problems:
+            return ()
         if settings.invalid_settings == "warn" or settings.mode == "audit" or case.out_of_scope:
             return ()
         # A template that this request brings with a record may be a rollback: never in its way.
         if case.brings_record and not case.same_template:
             return ()
-        known = () if case.old_layers is None else _problems(*case.old_layers)
-        return tuple(each for each in _problems(case.above, case.below) if each not in known)
+        known = () if case.old is None else _problems(*self._layers(case.old))
+        return tuple(each for each in problems if each not in known)
 
     # From what the user wrote to what it shall be.
 
@@ -321,15 +323,14 @@ class Admission:
 
     def _keeps(self, case: _Case, written: Json) -> bool:
         """Tell whether the pod template stays as it is: nobody asked for new pods."""
-        if case.old is None or case.old_layers is None:
+        if case.old is None or case.request.field_manager in DECIDED_AFRESH:
             return False
-        if case.request.field_manager in DECIDED_AFRESH:
+        if not (case.same_template or self._same_words(case, written)):
             return False
-        was_out_of_scope = self._out_of_scope(*case.old_layers, case.namespace)
-        return (
-            (was_out_of_scope is None) == (case.out_of_scope is None)
-            and self._acting(case.old_layers[0]) == self._acting(case.above)
-            and (case.same_template or self._same_words(case, written))
+        above, below = self._layers(case.old)
+        was_out_of_scope = self._out_of_scope(above, below, case.namespace)
+        return (was_out_of_scope is None) == (case.out_of_scope is None) and (
+            self._acting(above) == self._acting(case.above)
         )
 
     def _acting(self, layer: Layer) -> Json:
@@ -439,7 +440,6 @@ class _Case(NamedTuple):
     of_workload: Record
     of_old_template: Record
     same_template: bool
-    old_layers: tuple[Layer, Layer] | None
 
 
 def _told(problems: Sequence[Problem]) -> str | None:
