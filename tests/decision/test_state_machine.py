@@ -291,9 +291,11 @@ class Life(RuleBasedStateMachine):
         real.edit(opt_out, "seamless-revert")
         annotations = template_of(real.now)["metadata"].get("annotations") or {}
         assert RECORD not in annotations
-        assert differences(template_of(real.now), template_of(plain.now)) == []
+        found = differences(template_of(real.now), template_of(plain.now))
+        assert not found, found
         if self.outside_known:
-            assert differences(real.now["spec"], plain.now["spec"]) == []
+            found = differences(real.now["spec"], plain.now["spec"])
+            assert not found, found
 
 
 TestLife = Life.TestCase
