@@ -70,7 +70,7 @@ MANIFESTS = st.fixed_dictionaries(
         "note": st.just("x"),
     },
     optional={
-        "grace": st.sampled_from([30, 33, 41]),
+        "grace": st.sampled_from([30, 37, 41]),
         "ready": st.sampled_from([0, 5, 13]),
         "deadline": st.sampled_from([20, 47, 600]),
         "unavailable": st.sampled_from([1, "10%"]),
