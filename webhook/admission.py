@@ -19,7 +19,7 @@ from webhook.draft import ABSENT, TEMPLATE, Alert, Draft, Operation, grafted
 from webhook.ledger import NO_RECORD, AnnotationsFullError, Ledger, Record
 from webhook.mutations import MUTATIONS
 from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
-from webhook.review import InvalidReviewError, Request
+from webhook.review import InvalidReviewError, MalformedError, OldObject, Request
 from webhook.settings import (
     POD_TEMPLATE,
     WORKLOAD,
@@ -59,9 +59,9 @@ class Decision:
         applied: the settings whose injections the result bears.
         skipped: why nothing is injected, if nothing is.
         kept: whether the pod template stays as it is in the cluster.
-        restarts: whether the pod template changes, so that pods restart; on CREATE there are none.
         situation: what it was decided by; none where it was not decided at all.
         result: the object as it shall be.
+        old: the object before an UPDATE.
     """
 
     operations: Sequence[Operation] = ()
@@ -70,9 +70,16 @@ class Decision:
     applied: tuple[str, ...] = ()
     skipped: str | None = None
     kept: bool = False
-    restarts: bool = False
     situation: Situation | None = None
     result: Json | None = None
+    old: OldObject | None = None
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the pod template changes, so that pods restart; on CREATE there are none."""
+        if self.kept or self.old is None or self.result is None:
+            return False
+        return template(self.result) != self.old.template
 
     @property
     def outcome(self) -> str:
@@ -165,6 +172,8 @@ class Admission:
             decision = self.decide(request)
             audited = self.configuration.mode == "audit"
             return Answer(200, self._encode(request.uid, decision), request, decision, audited)
+        except InvalidReviewError as error:
+            return Answer(400, str(error).encode())
         except (RecursionError, orjson.JSONEncodeError):
             decision = _malformed("it is nested too deeply")
             return Answer(200, self._encode(request.uid, decision), request, decision)
@@ -234,14 +243,22 @@ class Admission:
 
     def _case(self, request: Request, kind: Kind) -> _Case:
         workload: Json = request.object
-        old = request.old_object if request.operation == "UPDATE" else None
-        if old is not None and malformed(old):
-            old = None  # the API server has none such
+        old, same_template = _old(request), False
+        if old is not None and _same_images(old, workload):
+            if malformed({"spec": {"template": old.template}}):
+                old = None  # the API server has none such
+            else:
+                same_template = template(workload) == old.template
         namespace = self.namespaces(request.namespace) if request.namespace else None
-        above, below = self._layers(workload)
-        read = self.ledger.read
-        of_template = read(workload, in_template=True)
-        of_old_template = NO_RECORD if old is None else read(old, in_template=True)
+        own = mapping(workload.get("metadata"))
+        of_pods = mapping(template(workload).get("metadata"))
+        above, below = self._layers(own, of_pods)
+        read = self.ledger.read_from
+        of_template = read(of_pods.get("annotations"), in_template=True)
+        of_old_template = NO_RECORD
+        if old is not None:
+            own = old.above
+            of_old_template = read(old.below.get("annotations"), in_template=True)
         brings_record = bool(of_template)
         if of_old_template and not of_template and self.ledger.stands(of_old_template, workload):
             # `kubectl apply` takes the annotations away whole, where a manifest has none any more.
@@ -257,15 +274,14 @@ class Admission:
             out_of_scope=self._out_of_scope(above, below, namespace),
             brings_record=brings_record,
             of_template=of_template,
-            of_workload=read(workload if old is None else old, in_template=False),
+            of_workload=read(own.get("annotations"), in_template=False),
             of_old_template=of_old_template,
-            same_template=old is not None and template(workload) == template(old),
+            same_template=same_template,
         )
 
-    def _layers(self, workload: Json) -> tuple[Layer, Layer]:
+    def _layers(self, above: Json, below: Json) -> tuple[Layer, Layer]:
+        """Read what the metadata of a workload, and of its pod template, say."""
         layer = self.table.layer
-        above = mapping(workload.get("metadata"))
-        below = mapping(template(workload).get("metadata"))
         place = "spec.template.metadata"
         return (
             layer(WORKLOAD, "metadata", above.get("labels"), above.get("annotations")),
@@ -292,7 +308,7 @@ class Admission:
         # A template that this request brings with a record may be a rollback: never in its way.
         if case.brings_record and not case.same_template:
             return ()
-        known = () if case.old is None else _problems(*self._layers(case.old))
+        known = () if case.old is None else _problems(*self._layers(case.old.above, case.old.below))
         return tuple(each for each in problems if each not in known)
 
     # From what the user wrote to what it shall be.
@@ -327,7 +343,7 @@ class Admission:
             return False
         if not (case.same_template or self._same_words(case, written)):
             return False
-        above, below = self._layers(case.old)
+        above, below = self._layers(case.old.above, case.old.below)
         was_out_of_scope = self._out_of_scope(above, below, case.namespace)
         return (was_out_of_scope is None) == (case.out_of_scope is None) and (
             self._acting(above) == self._acting(case.above)
@@ -339,9 +355,11 @@ class Admission:
 
     def _same_words(self, case: _Case, written: Json) -> bool:
         """Tell whether the user's part of a changed pod template is what it was."""
-        if not (case.of_template or case.of_old_template):
+        if case.old is None or not (case.of_template or case.of_old_template):
             return False
-        before = Draft(case.old or {})
+        if not _same_images(case.old, written):
+            return False
+        before = Draft({"spec": {"template": case.old.template}})
         self.ledger.take_out(before, case.of_old_template, in_template=True)
         return _as_stored(template(written)) == _as_stored(template(before.root))
 
@@ -371,7 +389,7 @@ class Admission:
         if not kept:
             self.ledger.take_out(draft, case.of_template, in_template=True)
         elif not case.same_template and case.old is not None:
-            draft.set(TEMPLATE, grafted(template(case.workload), template(case.old)))
+            draft.set(TEMPLATE, grafted(template(case.workload), case.old.template))
         return draft
 
     def _start(self, case: _Case, draft: Draft) -> None:
@@ -411,16 +429,15 @@ class Admission:
         found += _unreadable(case)
         if not applied and not skipped:
             skipped = "nothing-to-inject" if treated else "not-serving"
-        changed = not kept and case.old is not None and template(draft.root) != template(case.old)
         return Decision(
             operations=draft.patch(),
             alerts=tuple(found),
             applied=tuple(name for name in self._names if name in applied),
             skipped=None if applied else skipped,
             kept=kept,
-            restarts=changed,
             situation=situation,
             result=draft.root,
+            old=case.old,
         )
 
 
@@ -430,7 +447,7 @@ class _Case(NamedTuple):
     request: Request
     kind: Kind
     workload: Json
-    old: Json | None
+    old: OldObject | None
     namespace: Namespace | None
     above: Layer
     below: Layer
@@ -440,6 +457,18 @@ class _Case(NamedTuple):
     of_workload: Record
     of_old_template: Record
     same_template: bool
+
+
+def _old(request: Request) -> OldObject | None:
+    try:
+        return request.old if request.operation == "UPDATE" else None
+    except MalformedError:
+        return None  # the API server has none such
+
+
+def _same_images(old: OldObject, workload: Json) -> bool:
+    """Tell whether the regular containers run what they ran: no image there is ever ours."""
+    return old.images == [each.get("image") for each in containers(workload)]
 
 
 def _told(problems: Sequence[Problem]) -> str | None:

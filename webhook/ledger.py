@@ -71,7 +71,11 @@ class Ledger:
             if not isinstance(node, dict):
                 return NO_RECORD
             node = node.get(step)
-        text = node.get(RECORD) if isinstance(node, dict) else None
+        return self.read_from(node, in_template=in_template)
+
+    def read_from(self, annotations: Any, *, in_template: bool) -> Record:
+        """Read the record that is among the annotations of a pod template, or of a workload."""
+        text = annotations.get(RECORD) if isinstance(annotations, dict) else None
         if text is None:
             return NO_RECORD
         if not isinstance(text, str):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from typing import Any, Final
 
+import msgspec
+import orjson
 import pytest
 
 from tests.chart.rendering import (
@@ -129,15 +131,13 @@ def wanted(request: Request, scope: str) -> bool:
     )
     group, _, version = request.new["apiVersion"].rpartition("/")
     decision = judge.decide(
-        review.Request.model_validate(
-            {
-                "uid": "1",
-                "kind": {"group": group, "version": version, "kind": request.new["kind"]},
-                "operation": request.operation,
-                "namespace": request.namespace,
-                "object": request.new,
-                "oldObject": request.old,
-            }
+        review.Request(
+            uid="1",
+            kind=review.GroupVersionKind(version, request.new["kind"], group),
+            operation=request.operation,
+            namespace=request.namespace,
+            object=request.new,
+            old_object=msgspec.Raw(orjson.dumps(request.old)),
         )
     )
     if decision.skipped in {"excluded-namespace", "deleting", "workload-ref"}:
