@@ -304,7 +304,7 @@ class Draft:
         items: list[Any] = self.get(*place.full_path) or []
         left = dict(injections)
         kept = []
-        for item in reversed(items):
+        for item in items[::-1]:
             name = item.get(place.item_key)
             injection = left.pop(name, None)
             if injection is None:

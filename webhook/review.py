@@ -13,6 +13,8 @@ API_VERSION: Final = "admission.k8s.io/v1"
 WARNING_LENGTH: Final = 120
 _WARNINGS: Final = 20
 _SPEAKER: Final = "seamless-rollouts: "
+_CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
+_MOST_SHOWN: Final = 300
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -166,14 +168,20 @@ def decode(body: bytes) -> Request:
     try:
         return _REVIEW.decode(body).request
     except msgspec.ValidationError as error:
-        message = f"not an AdmissionReview {API_VERSION}: {error}"
+        message = f"not an AdmissionReview {API_VERSION}: {_brief(error)}"
         raise InvalidReviewError(message) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise _no_json(error) from None
 
 
 def _no_json(error: Exception) -> InvalidReviewError:
-    return InvalidReviewError(f"the body is not JSON: {error}")
+    return InvalidReviewError(f"the body is not JSON: {_brief(error)}")
+
+
+def _brief(error: Exception) -> str:
+    """What the decoder says may quote the whole of a stranger's text."""
+    text = _printable(str(error))
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + _CUT
 
 
 def encode(
@@ -215,10 +223,12 @@ def encode(
 
 def warning_text(text: str) -> str:
     """Give a warning as the user sees it: one line of at most 120 characters."""
-    text = _SPEAKER + "".join(char if char.isprintable() else " " for char in text)
-    if len(text) <= WARNING_LENGTH:
-        return text
-    return text[: WARNING_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    text = _SPEAKER + _printable(text)
+    return text if len(text) <= WARNING_LENGTH else text[: WARNING_LENGTH - 1] + _CUT
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def _few(warnings: Sequence[str]) -> Sequence[str]:

@@ -129,7 +129,7 @@ def duration(text: str) -> int:
 
 def words(text: str) -> tuple[str, ...]:
     """Split a list at commas and white space; its order is kept, what comes twice counts once."""
-    found = tuple(dict.fromkeys(re.split(r"[,\s]+", text.strip(", \t\r\n"))))
+    found = tuple(dict.fromkeys(re.split(r"[,\s]+", text.strip(_SEPARATORS))))
     if found == ("",):
         message = "expected at least one name"
         raise InvalidSettingError(message)
@@ -158,6 +158,11 @@ _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 def is_label(text: str) -> bool:
     """Tell whether a text is a DNS-1123 label of at most 63 characters."""
     return _LABEL.fullmatch(text) is not None
+
+
+def is_subdomain(text: str) -> bool:
+    """Tell whether a text is a DNS-1123 subdomain, as names of objects are."""
+    return _SUBDOMAIN.fullmatch(text) is not None
 
 
 def is_qualified_name(text: str) -> bool:
@@ -227,7 +232,8 @@ class Table(Mapping[str, Setting]):
         setting = self._settings.get(name)
         if setting is None:
             return InvalidSettingError("there is no setting of this name")
-        if text == NONE:
+        # A YAML block ends in a new line; and a list of nothing but `none` is none.
+        if text.strip(_SEPARATORS if setting.off == () else None) == NONE:
             return setting.off
         try:
             return setting.parse(text)
@@ -321,6 +327,7 @@ class Table(Mapping[str, Setting]):
         return parsed
 
 
+_SEPARATORS: Final = ", \t\r\n"
 _CACHED: Final = 256
 _HINTED: Final = 20  # a guess at what was meant costs more than all else: not for thousands
 _HINTED_LENGTH: Final = 63

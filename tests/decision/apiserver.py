@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -48,6 +48,11 @@ class ApiServer:
     restarted: bool = False
     applied_by_server: Json | None = None
     generation: int = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ApiServer:
+        """Copy what is stored; who decides about it stays the same."""
+        stored = copy.deepcopy((self.stored, self.revisions, self.applied_by_server), memo)
+        return replace(self, stored=stored[0], revisions=stored[1], applied_by_server=stored[2])
 
     @property
     def now(self) -> Json:

@@ -53,7 +53,7 @@ def settle(draft: Draft, _kind: Kind) -> None:
         draft.keep(GRACE_PERIOD)
 
 
-MUTATION: Final = Mutation(
+MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=(GRACE_PERIOD,),
     settings=(

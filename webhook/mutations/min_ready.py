@@ -1,6 +1,7 @@
 """A new pod must have been ready for a while before the next old one goes.
 
-`minReadySeconds` is raised to the setting, never lowered.
+`minReadySeconds` is raised to the setting, never lowered. One that is negative is invalid, and left
+for the API server to refuse.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ MIN_READY: Final = Field(
 def apply(draft: Draft, situation: Situation) -> None:
     """Raise `minReadySeconds`."""
     seconds = situation["min-ready"].value
-    if seconds > (draft.get("spec", "minReadySeconds") or 0):
+    if 0 <= (draft.get("spec", "minReadySeconds") or 0) < seconds:
         draft.inject(MIN_READY, seconds)
 
 
-MUTATION: Final = Mutation(
+MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=(MIN_READY,),
     settings=(

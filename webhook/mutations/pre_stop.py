@@ -132,7 +132,7 @@ def _chain(
     draft.alert("chain-needs-shell", f"the chained preStop hook of {name} needs sh in its image")
 
 
-MUTATION: Final = Mutation(
+MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=(PRE_STOP,),
     settings=(

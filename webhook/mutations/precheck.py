@@ -121,7 +121,7 @@ def _require(text: str) -> str | int:
     return parse_require(text)
 
 
-MUTATION: Final = Mutation(
+MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=(PRECHECK,),
     settings=(

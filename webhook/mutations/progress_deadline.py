@@ -54,4 +54,4 @@ def settle(draft: Draft, kind: Kind) -> None:
         draft.keep(PROGRESS_DEADLINE)
 
 
-MUTATION: Final = Mutation(apply=apply, fields=(PROGRESS_DEADLINE,), settle=settle)
+MUTATION: Final[Mutation] = Mutation(apply=apply, fields=(PROGRESS_DEADLINE,), settle=settle)

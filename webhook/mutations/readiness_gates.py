@@ -35,7 +35,7 @@ def apply(draft: Draft, situation: Situation) -> None:
             draft.inject(READINESS_GATES, {"conditionType": condition}, name=condition)
 
 
-MUTATION: Final = Mutation(
+MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=(READINESS_GATES,),
     settings=(

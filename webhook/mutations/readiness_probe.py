@@ -138,7 +138,7 @@ def _probe(probe: Probe, declared: dict[str, Any]) -> dict[str, Any]:
     return {"grpc": {"port": number}}
 
 
-MUTATION: Final = Mutation(
+MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=(READINESS_PROBE,),
     settings=(

@@ -69,7 +69,7 @@ def apply(draft: Draft, situation: Situation) -> None:
         return
     unavailable, surge = _rolling(kind, draft.root)
     default_surge = 0 if kind is DAEMON_SET else "25%"
-    if is_zero(unavailable) and is_zero(surge):
+    if (is_zero(unavailable) and is_zero(surge)) or not _plausible(0, unavailable):
         return  # invalid as it is: the API server's to refuse
     max_unavailable, max_surge = FIELDS[kind]
     if not is_zero(unavailable):
@@ -113,7 +113,7 @@ def _rolling(kind: Kind, workload: dict[str, Any]) -> tuple[Any, Any]:
     return rolling.get("maxUnavailable"), rolling.get("maxSurge")
 
 
-MUTATION: Final = Mutation(
+MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=tuple(field for pair in FIELDS.values() for field in pair),
     settings=(
