@@ -19,7 +19,7 @@ from webhook.draft import ABSENT, TEMPLATE, Alert, Draft, Operation, grafted
 from webhook.ledger import NO_RECORD, AnnotationsFullError, Ledger, Record
 from webhook.mutations import MUTATIONS
 from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
-from webhook.review import InvalidReviewError, MalformedError, OldObject, Request
+from webhook.review import InvalidReviewError, OldObject, Request
 from webhook.settings import (
     POD_TEMPLATE,
     WORKLOAD,
@@ -243,8 +243,9 @@ class Admission:
 
     def _case(self, request: Request, kind: Kind) -> _Case:
         workload: Json = request.object
-        old, same_template = _old(request), False
-        if old is not None and _same_images(old, workload):
+        old = request.old if request.operation == "UPDATE" else None
+        same_template = False
+        if old is not None and not _runs_another_image(old, workload):
             if malformed({"spec": {"template": old.template}}):
                 old = None  # the API server has none such
             else:
@@ -357,7 +358,7 @@ class Admission:
         """Tell whether the user's part of a changed pod template is what it was."""
         if case.old is None or not (case.of_template or case.of_old_template):
             return False
-        if not _same_images(case.old, written):
+        if _runs_another_image(case.old, written):
             return False
         before = Draft({"spec": {"template": case.old.template}})
         self.ledger.take_out(before, case.of_old_template, in_template=True)
@@ -459,16 +460,16 @@ class _Case(NamedTuple):
     same_template: bool
 
 
-def _old(request: Request) -> OldObject | None:
-    try:
-        return request.old if request.operation == "UPDATE" else None
-    except MalformedError:
-        return None  # the API server has none such
+def _runs_another_image(old: OldObject, workload: Json) -> bool:
+    """Tell whether a regular container certainly runs what none ran: no image there is ever ours.
 
-
-def _same_images(old: OldObject, workload: Json) -> bool:
-    """Tell whether the regular containers run what they ran: no image there is ever ours."""
-    return old.images == [each.get("image") for each in containers(workload)]
+    Mostly this is how a pod template changes, and then need not be compared.
+    """
+    for container in containers(workload):
+        image = container.get("image")
+        if isinstance(image, str) and old.never_says(f'"{image}"'):
+            return True
+    return False
 
 
 def _told(problems: Sequence[Problem]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ _SPEAKER: Final = "seamless-rollouts: "
 _CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
 _MOST_SHOWN: Final = 300
 _NULL: Final = msgspec.Raw(b"null")
+_PREFIX: Final = "seamless-rollouts.dev/"
 
 
 class InvalidReviewError(ValueError):
@@ -35,17 +37,8 @@ class _Metadata(msgspec.Struct, frozen=True):
     annotations: dict[str, Any] | None = None
 
 
-class _Container(msgspec.Struct, frozen=True):
-    image: Any = None
-
-
-class _PodSpec(msgspec.Struct, frozen=True):
-    containers: list[_Container] | None = None
-
-
 class _Template(msgspec.Struct, frozen=True):
     metadata: _Metadata | None = None
-    spec: _PodSpec | None = None
 
 
 class _Spec(msgspec.Struct, frozen=True):
@@ -57,7 +50,7 @@ class _Workload(msgspec.Struct, frozen=True):
     spec: _Spec | None = None
 
 
-_WORKLOAD: Final = msgspec.json.Decoder(_Workload)
+_WORKLOAD: Final = msgspec.json.Decoder(_Workload | None)
 _TEMPLATE: Final = msgspec.json.Decoder(_Template | None)
 _ANYTHING: Final = msgspec.json.Decoder()
 
@@ -65,48 +58,64 @@ _ANYTHING: Final = msgspec.json.Decoder()
 class OldObject:
     """A workload as it was before an UPDATE, of which no more is decoded than is asked for.
 
-    Mostly that is what its metadata and that of its pod template say (`above`, `below`), and the
-    `images` of its regular containers, which tell at once that a pod template has changed:
-    decoding all of it would take a third of a decision's time.
-
-    Args:
-        raw: the object's JSON.
+    Decoding all of it would take a third of a decision's time.
 
     Raises:
-        InvalidReviewError: it is not JSON.
-        MalformedError: it is not of a workload's shape.
+        InvalidReviewError: on any access: what was not decoded until then is not JSON.
     """
 
-    __slots__ = ("_decoded", "_raw", "above", "below", "images")
+    __slots__ = ("_below", "_decoded", "_text", "above")
 
-    def __init__(self, raw: msgspec.Raw) -> None:
-        self._decoded: dict[str, Any] | None = None
-        try:
-            workload = _WORKLOAD.decode(raw)
-            self._raw = workload.spec.template if workload.spec else _NULL
-            template = _TEMPLATE.decode(self._raw) or _Template()
-        except msgspec.ValidationError as error:
-            raise MalformedError(str(error)) from None
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise _no_json(error) from None
+    def __init__(self, workload: _Workload) -> None:
         self.above = _said(workload.metadata)
-        self.below = _said(template.metadata)
-        self.images = [each.image for each in (template.spec and template.spec.containers) or ()]
+        self._text = bytes(workload.spec.template) if workload.spec else b"null"
+        self._below: dict[str, Any] | None = None
+        self._decoded: dict[str, Any] | None = None
+
+    @property
+    def below(self) -> dict[str, Any]:
+        """What the pod template's metadata says; nothing where that cannot be about us."""
+        if self._below is None:
+            self._below = {}
+            if not self.never_says(_PREFIX):
+                with suppress(msgspec.ValidationError):  # it says nothing then
+                    template = self._decode(_TEMPLATE)
+                    self._below = _said(template.metadata if template else None)
+        return self._below
 
     @property
     def template(self) -> dict[str, Any]:
-        """The pod template.
-
-        Raises:
-            InvalidReviewError: it is not JSON.
-        """
+        """The pod template."""
         if self._decoded is None:
-            try:
-                # By the decoder of the new object: equal keys then are one and the same string.
-                self._decoded = _ANYTHING.decode(self._raw) or {}
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-                raise _no_json(error) from None
+            # By the decoder of the new object: equal keys then are one and the same string.
+            self._decoded = self._decode(_ANYTHING) or {}
         return self._decoded
+
+    def never_says(self, text: str) -> bool:
+        """Tell whether a text certainly is not in the pod template.
+
+        Without a backslash every string stands in JSON as it is.
+        """
+        return text.encode() not in self._text and b"\\" not in self._text
+
+    def _decode(self, decoder: Any) -> Any:
+        try:
+            return decoder.decode(self._text)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise _no_json(error) from None
+
+
+def read_old(workload: Any) -> _Workload | None:
+    """Make of an object what `Request.old_object` wants.
+
+    Raises:
+        RecursionError: it is nested too deeply.
+        msgspec.ValidationError: it is not of a workload's shape.
+    """
+    old: _Workload | None = _WORKLOAD.decode(msgspec.json.encode(workload))
+    return old
 
 
 def _said(metadata: _Metadata | None) -> dict[str, Any]:
@@ -115,13 +124,7 @@ def _said(metadata: _Metadata | None) -> dict[str, Any]:
     return {"labels": metadata.labels, "annotations": metadata.annotations}
 
 
-class MalformedError(ValueError):
-    """An old object that is no workload; the text says where."""
-
-
-class Request(msgspec.Struct, rename="camel", kw_only=True):
-    """What the API server asks about one object (`AdmissionRequest`)."""
-
+class _Asked(msgspec.Struct, rename="camel", kw_only=True):
     uid: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     kind: GroupVersionKind
     operation: str
@@ -129,19 +132,22 @@ class Request(msgspec.Struct, rename="camel", kw_only=True):
     name: str | None = None
     namespace: str | None = None
     object: Any = None
-    old_object: msgspec.Raw = _NULL
     options: Any = None
     dry_run: bool | None = None
 
+
+class Request(_Asked, rename="camel", kw_only=True):
+    """What the API server asks about one object (`AdmissionRequest`).
+
+    Where the old object is not of a workload's shape there is none: the API server has none such.
+    """
+
+    old_object: _Workload | None = None
+
     @property
     def old(self) -> OldObject | None:
-        """The object before an UPDATE, where there was one.
-
-        Raises:
-            InvalidReviewError: it is not JSON.
-            MalformedError: it is not of a workload's shape.
-        """
-        return None if self.old_object == _NULL else OldObject(self.old_object)
+        """The object before an UPDATE, where there was one."""
+        return None if self.old_object is None else OldObject(self.old_object)
 
     @property
     def field_manager(self) -> str | None:
@@ -156,7 +162,14 @@ class _Review(msgspec.Struct, rename="camel"):
     request: Request
 
 
+class _WithoutOld(msgspec.Struct, rename="camel"):
+    api_version: Literal["admission.k8s.io/v1"]
+    kind: Literal["AdmissionReview"]
+    request: _Asked
+
+
 _REVIEW: Final = msgspec.json.Decoder(_Review)
+_WITHOUT_OLD: Final = msgspec.json.Decoder(_WithoutOld)
 
 
 def decode(body: bytes) -> Request:
@@ -166,7 +179,11 @@ def decode(body: bytes) -> Request:
         InvalidReviewError: the body is no JSON, or no AdmissionReview `admission.k8s.io/v1`.
     """
     try:
-        return _REVIEW.decode(body).request
+        try:
+            return _REVIEW.decode(body).request
+        except msgspec.ValidationError:
+            asked = _WITHOUT_OLD.decode(body).request
+            return Request(**msgspec.structs.asdict(asked))
     except msgspec.ValidationError as error:
         message = f"not an AdmissionReview {API_VERSION}: {_brief(error)}"
         raise InvalidReviewError(message) from None

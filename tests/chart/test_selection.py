@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 from typing import Any, Final
 
-import msgspec
-import orjson
 import pytest
 
 from tests.chart.rendering import (
@@ -137,7 +135,7 @@ def wanted(request: Request, scope: str) -> bool:
             operation=request.operation,
             namespace=request.namespace,
             object=request.new,
-            old_object=msgspec.Raw(orjson.dumps(request.old)),
+            old_object=review.read_old(request.old),
         )
     )
     if decision.skipped in {"excluded-namespace", "deleting", "workload-ref"}:
