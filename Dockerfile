@@ -1,23 +1,49 @@
-# Two stages. What runs is Debian's Python on distroless: no shell, no package manager, no compiler.
+# Three stages. What runs is Debian's Python on distroless: no shell, no package manager, no compiler.
 #
 # Both bases are pinned by the digest of their multi-architecture index; the tags are for people.
 # They belong together: the same Python minor version (wheels, bytecode) and the same Debian (libc).
 
-FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS build
+FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
+
+
+# What decides, as machine code: the same sources, with their types checked on the way.
+FROM base AS compile
+
+# Any version of Debian's stable compiler will do: nothing of it stays.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /build
+
+COPY requirements/runtime.txt requirements/compile.txt ./
+RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
+        --require-hashes --no-deps --only-binary=:all: \
+        --requirement runtime.txt --requirement compile.txt
+
+COPY pyproject.toml setup.py ./
+COPY webhook webhook
+RUN SEAMLESS_COMPILE=1 python setup.py --quiet build --build-lib /compiled
+
+
+FROM base AS build
 
 ARG PACKAGES=/install/usr/local/lib/python3.13/dist-packages
 
 WORKDIR /build
 
-# Exactly what is locked, by hash, and wheels only: nothing is compiled, nothing is resolved. What goes
+# Exactly what is locked, by hash, and wheels only: nothing is built, nothing is resolved. What goes
 # again: commands of the libraries, and a second client in the Kubernetes package (40 MB, not used).
-COPY requirements/runtime.txt ./
+# REQUIREMENTS=tracing.txt holds what `seamless serve --tracing` needs, too.
+ARG REQUIREMENTS=runtime.txt
+COPY requirements/${REQUIREMENTS} ./
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
         --require-hashes --no-deps --only-binary=:all: --no-compile \
-        --target "${PACKAGES}" --requirement runtime.txt \
+        --target "${PACKAGES}" --requirement "${REQUIREMENTS}" \
     && rm -r "${PACKAGES:?}/bin" "${PACKAGES:?}/kubernetes/aio"
 
-COPY webhook "${PACKAGES}/webhook"
+COPY --from=compile /compiled "${PACKAGES}"
 
 # The command, as a file that the kernel runs without a shell. -I: neither the environment nor the
 # current folder can slip code in; -B: no bytecode is written, for it is all here already.
