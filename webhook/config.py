@@ -89,6 +89,9 @@ def parse(text: str, where: str) -> Configuration:
     except yaml.YAMLError as error:
         message = f"{where}: not YAML: {' '.join(str(error).split())}"
         raise ConfigurationError(message) from None
+    except RecursionError:
+        message = f"{where}: nested too deeply"
+        raise ConfigurationError(message) from None
     if content is None:
         content = {}
     if not isinstance(content, dict):

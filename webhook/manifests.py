@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ except ImportError:  # pragma: no cover - PyYAML built without libyaml
 
 _MOST_NODES: Final = 5_000_000
 _DEEPEST: Final = 200
+_LONGEST_INTEGER: Final = 20  # characters: no 64-bit number has more
 
 
 class ManifestError(ValueError):
@@ -103,6 +105,7 @@ def _parse(text: str, place: str) -> Any:
         return None
     loader = _Loader(text)
     try:
+        _shallow(text, place)
         node = loader.get_single_node()
         _bounded(node, place)
         return None if node is None else loader.construct_document(node)
@@ -121,6 +124,19 @@ def _in_one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     return where + str(getattr(error, "problem", None) or " ".join(str(error).split()))
+
+
+def _shallow(text: str, place: str) -> None:
+    """Refuse what is nested so deeply that libyaml's binding would run out of stack, and crash."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            message = f"{place}: nested more than {_DEEPEST} deep"
+            raise ManifestError(message)
 
 
 def _bounded(root: yaml.Node | None, place: str) -> None:
@@ -220,8 +236,8 @@ def _int(_loader: Any, node: Any) -> int | float:
         number = int(digits, 0)
     elif len(digits) > 1 and digits[0] == "0":
         number = int(digits, 8)
-    elif len(digits) > 20:  # noqa: PLR2004 - no 64-bit number has more
-        return float(text)
+    elif len(digits) > _LONGEST_INTEGER:
+        return _finite(text, node)
     else:
         number = int(digits)
     number = -number if sign == "-" else number
@@ -229,10 +245,15 @@ def _int(_loader: Any, node: Any) -> int | float:
 
 
 def _float(_loader: Any, node: Any) -> float:
-    if _INFINITE.match(node.value):
-        message = f"{node.value} is no number that JSON has"
+    return _finite(node.value, node)
+
+
+def _finite(text: str, node: Any) -> float:
+    """Read a number that JSON has: neither infinity nor what is too large for anything else."""
+    if _INFINITE.match(text) or math.isinf(number := float(text)):
+        message = f"{text} is no number that JSON has"
         raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
-    return float(node.value)
+    return number
 
 
 def _other(_loader: Any, node: Any) -> Any:
@@ -251,21 +272,36 @@ for _tag in ("binary", "timestamp", "omap", "pairs", "set"):
 _Loader.add_constructor(None, _other)
 
 
-def _read_json(text: str, source: str) -> Iterator[Document]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            message = f'the key "{twice}" comes twice'
-            raise ValueError(message)
-        return found
-
-    def constant(name: str) -> Any:
-        message = f"{name} is no JSON"
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        message = f'the key "{twice}" comes twice'
         raise ValueError(message)
+    return found
 
-    decoder = json.JSONDecoder(object_pairs_hook=once, parse_constant=constant)
+
+def _no_number(name: str) -> float:
+    message = f"{name} is no number that JSON has"
+    raise ValueError(message)
+
+
+def _fraction(text: str) -> float:
+    number = float(text)
+    return _no_number(text) if math.isinf(number) else number
+
+
+def _whole(text: str) -> float:
+    return int(text) if len(text) <= _LONGEST_INTEGER else _fraction(text)
+
+
+_JSON: Final = json.JSONDecoder(
+    object_pairs_hook=_once, parse_constant=_no_number, parse_float=_fraction, parse_int=_whole
+)
+
+
+def _read_json(text: str, source: str) -> Iterator[Document]:
     at, number = 0, 0
     while True:
         while at < len(text) and text[at].isspace():
@@ -274,7 +310,9 @@ def _read_json(text: str, source: str) -> Iterator[Document]:
             return
         number += 1
         try:
-            content, end = decoder.raw_decode(text, at)
+            content, end = _JSON.raw_decode(text, at)
+            if "\\u" in text[at:end]:  # half a character can be read, but never be written
+                json.dumps(content, ensure_ascii=False).encode()
         except json.JSONDecodeError:
             raise
         except (ValueError, RecursionError) as error:

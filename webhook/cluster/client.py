@@ -2,6 +2,7 @@
 
     ClusterError            the cluster cannot be used at all: no token, a broken kubeconfig
     └── ApiError            one request failed: refused, timed out, or answered with an error
+        └── MissingRightError   we may not; names the rule that would let us (`cluster.workloads`)
 
 The client's typed models are not used by what serves: decoding a list of namespaces into them takes
 many times the time and memory of reading the bytes.
@@ -40,10 +41,12 @@ _READ_SECONDS: Final = 30.0
 _MOST_SHOWN: Final = 300
 
 UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 GONE: Final = 410
 INVALID: Final = 422
+TOO_MANY_REQUESTS: Final = 429
 
 
 class ClusterError(Exception):
@@ -57,14 +60,20 @@ class ApiError(ClusterError):
         message: what was asked, and what came of it.
         status: the HTTP status; none where there was no answer.
         retry_after: the seconds that the server asks to wait, if it does.
+        token: where a list whose pages have expired may go on, if the server says.
     """
 
     def __init__(
-        self, message: str, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        token: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.token = token
 
 
 def connect(kubeconfig: Path | None) -> Any | None:
@@ -209,6 +218,9 @@ class Api:
         preload: bool,
     ) -> Any:
         what = f"{method} {path}"
+        if not {".", ".."}.isdisjoint(path.split("/")):  # urllib3 would go where they lead
+            message = f"{what}: there is nothing of such a name"
+            raise ApiError(message)
         configuration = self._client.configuration
         headers |= self._client.default_headers
         try:
@@ -239,11 +251,14 @@ def _failure(what: str, response: Any) -> ApiError:
     retry_after = None
     with contextlib.suppress(KeyError, ValueError):
         retry_after = float(response.headers["Retry-After"])
-    reason = str(response.reason)
+    reason, token = str(response.reason), None
     with contextlib.suppress(urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError):
-        reason = orjson.loads(response.data)["message"]
+        answer = orjson.loads(response.data)
+        reason = answer["message"]
+        token = answer["metadata"]["continue"]
     response.release_conn()
-    return ApiError(f"{what}: {response.status}: {_brief(reason)}", response.status, retry_after)
+    message = f"{what}: {response.status}: {_brief(reason)}"
+    return ApiError(message, response.status, retry_after, token)
 
 
 def _brief(text: str) -> str:

@@ -41,7 +41,7 @@ from webhook.cluster.client import (
     Backoff,
     Json,
 )
-from webhook.settings import Namespace
+from webhook.settings import Namespace, is_label
 
 log = logging.getLogger("webhook.cluster.namespaces")
 
@@ -137,7 +137,8 @@ class NamespaceWatch:
     def age_seconds(self) -> float | None:
         """Tell how long ago the API server last gave a sign of life: list, event or bookmark.
 
-        Bookmarks come about once a minute, so a few minutes mean that something is wrong.
+        Bookmarks come about once a minute where etcd tells its progress; else, with nothing new, a
+        sign comes when a watch ends, after five minutes or so. Ten mean that something is wrong.
         """
         return None if self._alive_at is None else self._clock() - self._alive_at
 
@@ -155,6 +156,8 @@ class NamespaceWatch:
         Returns:
             The namespace; none where it does not exist, or cannot be known in time.
         """
+        if not is_label(name):  # as a part of a path, `..` would lead elsewhere
+            return None
         with self._lock:
             now = self._clock()
             known = self._known.get(name)

@@ -14,8 +14,8 @@ from webhook.mutations.model import ServerVersion
 log = logging.getLogger("webhook.cluster.version")
 
 _REFRESH_SECONDS: Final = 600.0
-_NUMBER: Final = re.compile(r"\d+")
-_GIT_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)")
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_GIT_VERSION: Final = re.compile(r"v?([0-9]{1,9})\.([0-9]{1,9})")
 
 
 def parse_version(document: Mapping[str, Any]) -> ServerVersion | None:
