@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,12 +82,13 @@ def _count(number: int, what: str) -> str:
 
 def _at_once(rolling: dict[str, Any], replicas: int) -> int:
     """Tell how many pods the Deployment controller replaces at a time."""
-    surge = _resolve(rolling.get("maxSurge", "25%"), replicas, math.ceil)
-    unavailable = _resolve(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
+    surge = resolved(rolling.get("maxSurge", "25%"), replicas, math.ceil)
+    unavailable = resolved(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
     return max(1, surge + unavailable)
 
 
-def _resolve(value: Any, replicas: int, rounded: Any) -> int:
+def resolved(value: Any, replicas: int, rounded: Callable[[float], int]) -> int:
+    """Tell how many pods a bound of a rolling update stands for; 0 where it is none at all."""
     if type(value) is int:
         return value
     if isinstance(value, str) and value.endswith("%") and value[:-1].isdecimal():

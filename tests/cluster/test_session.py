@@ -66,9 +66,9 @@ def test_self_managed_certificates_are_ready_with_namespaces_and_trust(fake: Fak
         found.stop()
     numbers = {name: value for name, (_, value) in found.metrics().items()}
     assert numbers["seamless_namespaces"] == 2
-    assert numbers["seamless_namespace_watches"] == 1
-    assert numbers["seamless_namespace_errors"] == 0
-    assert numbers["seamless_ca_writes"] == 2
+    assert numbers["seamless_namespace_watches_total"] == 1
+    assert numbers["seamless_namespace_errors_total"] == 0
+    assert numbers["seamless_ca_writes_total"] == 2
     now = datetime.now(UTC).timestamp()
     assert 6 < (numbers["seamless_certificate_expiry_timestamp_seconds"] - now) / 86400 < 8
     assert 360 < (numbers["seamless_ca_expiry_timestamp_seconds"] - now) / 86400 < 370

@@ -15,11 +15,16 @@ usage: seamless COMMAND [OPTION...]
 commands:
   serve     run the webhook
   plan      show what the webhook would make of manifests, offline
+  status    show where the cluster's workloads stand
+  backfill  bring existing workloads in, a few at a time
+  revert    take everything that was injected out again
   precheck  wait until targets are up (what the init container runs)
 
 seamless COMMAND --help tells more; seamless --version tells the version.
 exit status: 0 done, 1 found or failed, 2 wrong use or bad input
 """
+
+_COMMANDS = ("plan", "status", "backfill", "revert")
 
 
 def _unless_nobody_reads(run: Callable[[list[str]], int], arguments: list[str]) -> int:
@@ -49,10 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
         from webhook.cli import serve
 
         return serve.main(rest)
-    if command == "plan":
-        from webhook.cli import plan
+    if command in _COMMANDS:
+        from importlib import import_module
 
-        return _unless_nobody_reads(plan.main, rest)
+        return _unless_nobody_reads(import_module(f"webhook.cli.{command}").main, rest)
     if command in ("-h", "--help", "help"):
         sys.stdout.write(USAGE)
         return 0

@@ -1,0 +1,32 @@
+"""`seamless backfill`: brings existing workloads in, a few at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from webhook.admission import Admission
+from webhook.changes import Backfill, Judge
+from webhook.cli import changing
+from webhook.config import Configuration
+
+PROGRAM: Final = "seamless backfill"
+DESCRIPTION: Final = """\
+Bring existing workloads in: those in scope that are unpatched, or were injected by older settings.
+Shows what would be done, in which order, unless --apply says to do it. Each rollout is awaited, and
+the first that fails ends the run; run again, it goes on where it stands."""
+
+
+def main(arguments: list[str], **seams: Any) -> int:
+    """Run the command; gives its exit status."""
+    parser = changing.parser(PROGRAM, DESCRIPTION)
+    parser.add_argument(
+        "--no-restart",
+        action="store_true",
+        help="bring in what lies outside the pod template alone: no pod restarts",
+    )
+    command = changing.Command(PROGRAM, needs_webhook_patching=True, judge=_judge)
+    return changing.run(command, parser, arguments, **seams)
+
+
+def _judge(admission: Admission | None, options: Any) -> Judge:
+    return Backfill(admission or Admission(Configuration()), restart=not options.no_restart)
