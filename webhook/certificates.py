@@ -499,6 +499,10 @@ class FileCertificates:
                 )
         return untimely(leaf, self._clock())
 
+    def refused(self) -> str | None:
+        """Say what is wrong with the files, if they hold what is not served."""
+        return self._said
+
     def expires(self) -> datetime | None:
         """Tell when the pair that is served ends."""
         return self._served[0].expires() if self._served else None

@@ -7,13 +7,14 @@ every limit here answers quickly and clearly, and none lets a request pile up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,8 +23,8 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from webhook import connections
 from webhook.admission import Answer
 from webhook.metrics import CONTENT_TYPE, Metrics
 from webhook.review import Request
@@ -31,11 +32,23 @@ from webhook.review import Request
 log = logging.getLogger("webhook")
 
 _OK: Final = 200
+_OURS: Final = frozenset({408, 413, 503})  # what a request met that may have been in order
 _JSON: Final = b"application/json"
 _TEXT: Final = b"text/plain; charset=utf-8"
 _DIGITS: Final = 18  # of a length that is worth parsing
-# The API server's client keeps idle connections for 90 s: it must be the one to close them.
-KEEP_ALIVE_SECONDS: Final = 120
+# Reviews of this size are rare, and matter where memory is short; the usual ones do not.
+_LARGE_BYTES: Final = 256 * 2**10
+# What Python makes of a JSON object and of any other value, about.
+_OBJECT_BYTES: Final = 240
+_VALUE_BYTES: Final = 80
+# A body that is sent at all arrives in less, unless it is a slow one.
+_PATIENCE_SECONDS: Final = 0.25
+# For a connection that was opened in the last moment to say what it wants.
+_LAST_WORD_SECONDS: Final = 2.0
+
+
+Observe = Callable[[Answer, float, Scope], None]
+"""Told of an answer, of the seconds that it took, and of the HTTP request (an ASGI scope)."""
 
 
 def tune_garbage_collector() -> None:
@@ -51,17 +64,21 @@ def tune_garbage_collector() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process takes.
+    """What one process takes. docs/decisions/0020 tells how these fit into 256 MiB.
 
     Args:
         body_bytes: the largest body; two 3 MiB objects (etcd allows 1.5 MiB) and their frame.
         body_seconds: how long a body may take to arrive.
+        decoded_bytes: the largest that a body may become when decoded, by an estimate.
         in_flight: how many reviews may be read or answered at once.
+        held_bytes: how large their bodies may be together; what is announced counts at once.
     """
 
     body_bytes: int = 7 * 2**20
     body_seconds: float = 5.0
+    decoded_bytes: int = 96 * 2**20
     in_flight: int = 200
+    held_bytes: int = 24 * 2**20
 
 
 class State:
@@ -78,6 +95,7 @@ def webhook_app(
     *,
     limits: Limits = Limits(),
     learn: Callable[[Request], Awaitable[None] | None] = lambda _request: None,
+    observe: Observe | None = None,
 ) -> FastAPI:
     """Build the app of the TLS port.
 
@@ -88,9 +106,10 @@ def webhook_app(
         limits: what is taken.
         learn: asked of each review; gives nothing where all that bears on it is known, else what
             to await, within its own bound, before it is answered anew.
+        observe: told of each answer once it is sent.
     """
-    app = FastAPI(title="Seamless Rollouts", openapi_url=None)
-    endpoint = _Mutate(answer, metrics, state, limits, learn)
+    app = FastAPI(title="Seamless Rollouts", openapi_url=None, redirect_slashes=False)
+    endpoint = _Mutate(answer, metrics, state, limits, learn, observe)
     app.router.routes.append(Route("/mutate", endpoint, methods=["POST"]))
     return app
 
@@ -117,27 +136,39 @@ class _Mutate:
         state: State,
         limits: Limits,
         learn: Callable[[Request], Awaitable[None] | None],
+        observe: Observe | None,
     ) -> None:
         self._answer = answer
         self._metrics = metrics
         self._state = state
         self._limits = limits
         self._learn = learn
-        self._under_way = 0
-        self._deadlines = _Deadlines(limits.body_seconds)
-        metrics.watch_in_flight(lambda: self._under_way)
+        self._observe = observe
+        self._load = _Load(limits)
+        metrics.watch_in_flight(lambda: self._load.under_way)
+        metrics.watch(
+            lambda: {
+                "seamless_held_body_bytes": ("Bytes of bodies read or awaited.", self._load.held)
+            }
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._under_way >= self._limits.in_flight:
+        load = self._load
+        if load.under_way >= self._limits.in_flight and not load.room_for_one():
             await self._refuse(_RefusedError(503, "too many requests in flight"), send)
             return
-        self._under_way += 1
+        load.under_way += 1
         try:
             await self._review(scope, receive, send)
         except _RefusedError as refused:
             await self._refuse(refused, send)
+        except MemoryError:
+            await self._refuse(_RefusedError(503, "out of memory"), send)
+        except Exception:
+            self._metrics.refuse(500)  # as it is answered by whoever catches it
+            raise
         finally:
-            self._under_way -= 1
+            load.under_way -= 1
 
     async def _review(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
@@ -149,23 +180,38 @@ class _Mutate:
                 declared = value
         if content_type != _JSON and content_type.partition(b";")[0].strip().lower() != _JSON:
             raise _RefusedError(415, "expected the content type application/json")
-        if declared.isdigit() and (len(declared) > _DIGITS or int(declared) > limits.body_bytes):
-            raise _too_large(limits)
-        body = await self._deadlines.hold(_read(receive, limits))
-        start = time.perf_counter()
-        answered = self._answer(body)
-        if answered.request is not None:
-            learning = self._learn(answered.request)
-            if learning is not None:
-                await learning
-                start = time.perf_counter()
-                answered = self._answer(body)
-        self._metrics.count(answered, time.perf_counter() - start)
+        size = 0
+        if declared.isdigit():
+            size = int(declared) if len(declared) <= _DIGITS else limits.body_bytes + 1
+            if size > limits.body_bytes:
+                raise _too_large(limits)
+        body = await self._load.read(receive, size)
+        try:
+            if len(body) > _LARGE_BYTES:
+                _weigh(body, limits)
+            start = time.perf_counter()
+            answered = self._answer(body)
+            if answered.request is not None:
+                learning = self._learn(answered.request)
+                if learning is not None:
+                    await learning
+                    start = time.perf_counter()
+                    answered = self._answer(body)
+        finally:
+            self._load.held -= len(body)
+        seconds = time.perf_counter() - start
+        self._metrics.count(answered, seconds)
         media = _JSON if answered.status == _OK else _TEXT
         await self._send(send, answered.status, media, answered.body, close=self._state.draining)
+        if len(answered.body) > connections.LARGE_ANSWER_BYTES and connections.SCOPE in scope:
+            scope[connections.SCOPE].mind_answer(len(answered.body))
+        if self._observe is not None:
+            self._observe(answered, seconds, scope)
 
     async def _refuse(self, refused: _RefusedError, send: Send) -> None:
-        self._metrics.refused.labels(str(refused.status)).inc()
+        self._metrics.refuse(refused.status)
+        if refused.status in _OURS:
+            log.warning("refused with %d: %s", refused.status, refused)
         # What is left of an unread body must not be taken for the next request: close.
         await self._send(send, refused.status, _TEXT, f"{refused}\n".encode(), close=True)
 
@@ -178,69 +224,138 @@ class _Mutate:
         await send({"type": "http.response.body", "body": body})
 
 
-class _Deadlines:
-    """Bounds how long a body may take to arrive, with one look a while at all that are awaited.
+class _Load:
+    """What is held of bodies: how many, how many bytes, and how long each is awaited.
 
-    A timer for each request would cost more than the reading itself, which mostly is no waiting.
+    Where there is no room for another, the one that has been awaited longest makes some, if it is
+    a slow one: who sends slowly on purpose keeps nobody else out. Else the new one is refused.
+
+    Time is kept by one look a while at all that are awaited. A timer for each request would cost
+    more than the reading itself, which mostly is no waiting.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._begun: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
+    def __init__(self, limits: Limits) -> None:
+        self.under_way = 0
+        self.held = 0
+        self._limits = limits
+        self._begun: dict[asyncio.Task[Any], float] = {}  # the longest awaited first
+        self._large: dict[asyncio.Task[Any], int] = {}  # what those of them hold that hold much
+        self._cut: dict[asyncio.Task[Any], _RefusedError] = {}  # told to end, and not ended yet
         self._watching = False
 
-    async def hold(self, reading: Coroutine[Any, Any, bytes]) -> bytes:
-        """Await a body.
+    async def read(self, receive: Receive, declared: int) -> bytes:
+        """Read a body; it counts as held until its size is taken from `held` again.
+
+        Args:
+            receive: gives its parts.
+            declared: its size, or 0 where that is not said.
 
         Raises:
-            _RefusedError: it did not arrive in time.
+            _RefusedError: it is too large, or there is no room, or it did not arrive in time.
         """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in one
+        counted = 0
+        size = 0
+        chunks: list[bytes] = []
         self._begun[task] = loop.time()
         if not self._watching:
             self._watching = True
-            loop.call_later(self._seconds / 4, self._look, loop)
+            loop.call_later(self._limits.body_seconds / 4, self._look, loop)
         try:
-            return await reading
-        except asyncio.CancelledError:
-            if task not in self._late:
-                raise
-            task.uncancel()
-            why = f"the body took over {self._seconds:g} s to arrive"
-            raise _RefusedError(408, why) from None
+            if declared:
+                self._take(task, declared, declared)
+                counted = declared
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _RefusedError(400, "the body ended early")  # noqa: TRY301 - one of many
+                chunk: bytes = message.get("body", b"")
+                size += len(chunk)
+                if size > self._limits.body_bytes:
+                    raise _too_large(self._limits)  # noqa: TRY301 - one of many
+                if size > counted:
+                    self._take(task, size - counted, size)
+                    counted = size
+                if not message.get("more_body", False):
+                    break
+                chunks.append(chunk)
+        except BaseException as error:
+            self.held -= counted
+            if isinstance(error, asyncio.CancelledError) and task in self._cut:
+                task.uncancel()
+                raise self._cut[task] from None
+            raise
         finally:
             del self._begun[task]
-            self._late.discard(task)
+            self._large.pop(task, None)
+            self._cut.pop(task, None)
+        self.held -= counted - size
+        return b"".join([*chunks, chunk]) if chunks else chunk
+
+    def room_for_one(self) -> bool:
+        """Make room for another request, if there is none; tells whether there is now."""
+        if self.under_way - len(self._cut) < self._limits.in_flight:
+            return True
+        now = asyncio.get_running_loop().time()
+        for task in self._slow(self._begun, now):
+            self._end(task, 503, "the body was slow to arrive, and others were waiting")
+            return True
+        return False
+
+    def _take(self, task: asyncio.Task[Any], size: int, total: int) -> None:
+        if self.held + size > self._limits.held_bytes:
+            self._make_room(task, size)
+        self.held += size
+        if total > _LARGE_BYTES:
+            self._large[task] = total
+
+    def _make_room(self, task: asyncio.Task[Any], size: int) -> None:
+        leaving = sum(self._large.get(each, 0) for each in self._cut)
+        missing = self.held - leaving + size - self._limits.held_bytes
+        ending = []
+        now = asyncio.get_running_loop().time()
+        for each in self._slow(self._large, now):
+            if missing <= 0:
+                break
+            if each is not task:
+                ending.append(each)
+                missing -= self._large[each]
+        if missing > 0:
+            raise _RefusedError(503, "too many bytes in flight")
+        for each in ending:
+            self._end(each, 503, "the body was slow to arrive, and others were waiting")
+
+    def _slow(self, among: Iterable[asyncio.Task[Any]], now: float) -> Iterator[asyncio.Task[Any]]:
+        for task in among:
+            if task not in self._cut and now - self._begun[task] > _PATIENCE_SECONDS:
+                yield task
+
+    def _end(self, task: asyncio.Task[Any], status: int, why: str) -> None:
+        self._cut[task] = _RefusedError(status, why)
+        task.cancel()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        seconds = self._limits.body_seconds
         now = loop.time()
         for task, begun in self._begun.items():
-            if now - begun >= self._seconds and task not in self._late:
-                self._late.add(task)
-                task.cancel()
+            if now - begun >= seconds and task not in self._cut:
+                self._end(task, 408, f"the body took over {seconds:g} s to arrive")
         self._watching = bool(self._begun)
         if self._watching:
-            loop.call_later(self._seconds / 4, self._look, loop)
+            loop.call_later(seconds / 4, self._look, loop)
 
 
-async def _read(receive: Receive, limits: Limits) -> bytes:
-    """Read a body."""
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _RefusedError(400, "the body ended early")
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limits.body_bytes:
-            raise _too_large(limits)
-        if not message.get("more_body", False):
-            return b"".join([*chunks, chunk]) if chunks else chunk
-        chunks.append(chunk)
+def _weigh(body: bytes, limits: Limits) -> None:
+    """Refuse a body that would take too much memory, before it is decoded.
+
+    Seven megabytes of `{"a":0},` become thirty times as much. What an API server holds, which is
+    names and texts, becomes ten times as much at most, and etcd takes no more than 1.5 MiB of it.
+    """
+    values = body.count(b",") + body.count(b"[")
+    if body.count(b"{") * _OBJECT_BYTES + values * _VALUE_BYTES > limits.decoded_bytes:
+        raise _RefusedError(413, "the body has too many parts")
 
 
 def _too_large(limits: Limits) -> _RefusedError:
@@ -255,7 +370,7 @@ def health_app(metrics: Metrics, state: State, problems: Callable[[], list[str]]
         state: tells when to be not ready.
         problems: why the webhook is not ready; nothing where it is.
     """
-    app = FastAPI(title="Seamless Rollouts health", openapi_url=None)
+    app = FastAPI(title="Seamless Rollouts health", openapi_url=None, redirect_slashes=False)
 
     @app.get("/livez")
     async def livez() -> Response:
@@ -275,77 +390,25 @@ def health_app(metrics: Metrics, state: State, problems: Callable[[], list[str]]
     return app
 
 
-class _Protocol(HttpToolsProtocol):
-    """HTTP that does not wait for ever: uvicorn has no bound for a half-sent head."""
-
-    head_seconds = 10.0
-    _in_head = False
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Expect a first request, soon."""
-        super().connection_made(transport)
-        self._arm()
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._in_head = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Its head is whole; for its body, the app has a bound of its own."""
-        self._in_head = False
-        self._disarm()
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        """Mostly a head comes whole, and needs no timer."""
-        super().data_received(data)
-        if self._in_head and self._timer is None:
-            self._arm()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """There is nothing to expect any more."""
-        self._disarm()
-        super().connection_lost(exc)
-
-    def _arm(self) -> None:
-        self._timer = self.loop.call_later(self.head_seconds, self.transport.close)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn that leaves signals to us: two of them share one process."""
-
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as in uvicorn
-        from contextlib import nullcontext
-
-        return nullcontext()
-
-
-def _server(app: FastAPI, context: ssl.SSLContext | None) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            http=_Protocol,
-            loop="uvloop",
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=10,
-            ssl_context_factory=None if context is None else lambda _config, _default: context,
-        )
+def _server(
+    app: FastAPI, context: ssl.SSLContext | None, cut: Callable[[str], None]
+) -> connections.Server:
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="error",  # what strangers send is counted, not logged
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=connections.KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=10,
     )
+    return connections.Server(config, context, connections.Bounds(), cut)
 
 
 async def run(
@@ -356,32 +419,56 @@ async def run(
     context: ssl.SSLContext,
     sockets: tuple[socket.socket, socket.socket],
     drain_seconds: float,
-    started: Callable[[], None] = lambda: None,
+    linger_seconds: float = 0,
+    metrics: Metrics | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
-    At once the process says that it is not ready and asks each client to connect anew; for the
-    drain time it goes on serving, since endpoints leave other nodes only by and by; what is in
-    flight then is finished.
+    At once the process says that it is not ready, and asks each client that it answers to connect
+    anew. For the drain time it goes on serving, new connections too, since endpoints leave other
+    nodes only by and by. Then it accepts no more, and finishes what is in flight. Connections that
+    are idle are left to their clients for `linger_seconds`, and it goes when the last has gone.
+    SIGINT while it drains ends all waiting; SIGTERM again changes nothing.
     """
-    main, plain = _server(webhook, context), _server(health, None)
-    stop = asyncio.Event()
+    cut = _counter(metrics)
+    main, plain = _server(webhook, context, cut), _server(health, None, cut)
+    if metrics is not None:
+        metrics.watch(lambda: {"seamless_connections": ("Open connections.", len(main.open))})
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def interrupt() -> None:
+        if stop.is_set():
+            hurry.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
     serving = [
         asyncio.create_task(main.serve([sockets[0]])),
         asyncio.create_task(plain.serve([sockets[1]])),
     ]
     stopping = asyncio.create_task(stop.wait())
-    started()
     await asyncio.wait([*serving, stopping], return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         state.draining = True
         log.info("draining for %g s", drain_seconds)
-        await asyncio.sleep(drain_seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), drain_seconds)
+        await main.leave(_LAST_WORD_SECONDS, linger_seconds, hurry)
     main.should_exit = True
     await serving[0]
     plain.should_exit = True  # last, so that probes are answered until the end
     await serving[1]
     stopping.cancel()
+
+
+def _counter(metrics: Metrics | None) -> Callable[[str], None]:
+    if metrics is None:
+        return lambda _reason: None
+    tally = metrics.tally(
+        "seamless_connections_cut_total", "Connections cut off, by the bound they met.", "reason"
+    )
+    for reason in connections.REASONS:
+        tally.add(reason, number=0)
+    return tally.add

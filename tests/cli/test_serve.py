@@ -2,128 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
-import json
 import os
-import re
 import signal
 import socket
 import ssl
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 
+from tests.serving import PATIENCE_SECONDS, Server, ask
 from webhook import cli
 from webhook.certificates import self_signed, utc_now
-from webhook.server import _Protocol
-
-REVIEW = Path("examples/review.json").read_bytes()
-JSON = {"Content-Type": "application/json"}
-PATIENCE_SECONDS = 30
-
-
-class Server:
-    """A running `seamless serve` on ports of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "webhook",
-                "serve",
-                "--host=127.0.0.1",
-                "--port=0",
-                "--health-port=0",
-                *arguments,
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        self.port = self._port(r"https://127\.0\.0\.1:(\d+)/mutate")
-        self.health_port = self._port(r"http://127\.0\.0\.1:(\d+)")
-        self.until(lambda: self.health("/readyz")[0] == 200)
-
-    def _port(self, pattern: str) -> int:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            found = re.search(pattern, line)
-            if found:
-                return int(found[1])
-        message = f"it ended with {self.process.wait()}"
-        raise AssertionError(message)
-
-    def until(self, done: Callable[[], bool]) -> None:
-        """Wait for something, within reason."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                if done():
-                    return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise AssertionError("it did not happen in time")
-
-    def health(self, path: str) -> tuple[int, str]:
-        """Ask the plain port."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=5)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
-    def connect(self, context: ssl.SSLContext | None = None) -> http.client.HTTPSConnection:
-        """Open a connection to the TLS port, trusting anything unless told otherwise."""
-        if context is None:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
-
-    def stop(self) -> int:
-        """End it as Kubernetes does; gives its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(PATIENCE_SECONDS)
-        finally:
-            self.process.kill()
-            if self.process.stderr is not None:
-                self.process.stderr.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers, and end those that a test leaves running."""
-    started: list[Server] = []
-
-    def start(*arguments: str) -> Server:
-        started.append(Server(*arguments))
-        return started[-1]
-
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.stop()
-        elif server.process.stderr is not None:
-            server.process.stderr.close()
-
-
-def ask(connection: http.client.HTTPSConnection) -> tuple[http.client.HTTPResponse, Any]:
-    """Send a review; gives the answer and its content."""
-    connection.request("POST", "/mutate", REVIEW, JSON)
-    answer = connection.getresponse()
-    return answer, json.loads(answer.read())
 
 
 def test_it_serves_on_a_certificate_of_its_own_and_keeps_connections(
@@ -160,41 +50,6 @@ def test_a_given_certificate_is_served(serve: Callable[..., Server], tmp_path: P
     connection.close()
 
 
-def test_a_request_that_is_never_sent_to_its_end_is_cut_off() -> None:
-    """Neither a silent connection nor half a head holds a place for ever."""
-
-    class Hasty(_Protocol):
-        head_seconds = 0.2
-
-    async def app(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def body() -> None:
-        config = uvicorn.Config(app, http=Hasty, lifespan="off", log_config=None)
-        config.load()
-        state = uvicorn.server.ServerState()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: Hasty(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-        )
-        port = server.sockets[0].getsockname()[1]
-        for sent in (b"", b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(sent)
-            assert await asyncio.wait_for(reader.read(), PATIENCE_SECONDS) == b""
-            writer.close()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(2):  # a whole request, and a pause that is longer than a head may take
-            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
-            await asyncio.sleep(0.5)
-        writer.close()
-        server.close()
-
-    asyncio.run(body())
-
-
 def test_on_sigterm_it_drains_before_it_goes(serve: Callable[..., Server]) -> None:
     """Not ready at once, still serving with `Connection: close`, then gone with status 0."""
     server = serve("--drain-seconds=2")
@@ -219,11 +74,13 @@ def test_workers_share_the_ports_and_their_metrics(serve: Callable[..., Server])
     server.until(lambda: counted in server.health("/metrics")[1])
     assert "seamless_certificate_expiry_timestamp_seconds" in server.health("/metrics")[1]
     assert "seamless_requests_in_flight" in server.health("/metrics")[1]
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    before = children.read_text().split()
+    before = server.workers()
     assert len(before) == 2
-    os.kill(int(before[0]), signal.SIGKILL)
-    server.until(lambda: set(children.read_text().split()) != set(before))
+    assert server.metric("seamless_worker_restarts_total") == 0
+    os.kill(before[0], signal.SIGKILL)
+    server.until(lambda: set(server.workers()) != set(before))
+    server.until(lambda: server.metric("seamless_worker_restarts_total") == 1)
+    assert f"worker {before[0]} ended with -9: starting another" in server.log()
     connection = server.connect()
     assert ask(connection)[0].status == 200
     connection.close()
@@ -244,6 +101,9 @@ def test_workers_share_the_ports_and_their_metrics(serve: Callable[..., Server])
         (["--host=300.1.1.1"], "cannot listen on 300.1.1.1"),
         (["--pony"], "--pony"),
         (["--log-format=xml"], "xml"),
+        (["--status-interval=59s"], "expected 0, or at least 1m, not '59s'"),
+        (["--status-interval=often"], "--status-interval: 'often': "),
+        (["--status-interval=1m"], "--status-interval needs a cluster in reach"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(

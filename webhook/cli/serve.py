@@ -13,24 +13,31 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from webhook import certificates, logs
-from webhook.admission import Admission
+from webhook import certificates, logs, tracing
+from webhook.admission import Admission, Answer
 from webhook.certificates import CertificateError, Pair
 from webhook.cli.common import Parser, UsageError, configuration, fail
 from webhook.config import Configuration
 from webhook.mutations.model import ServerVersion
 from webhook.review import Request
-from webhook.settings import InvalidSettingError, Namespace
+from webhook.settings import InvalidSettingError, Namespace, duration
+from webhook.tracing import TracingError
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from webhook import server
+    from webhook.metrics import Metrics
 
 PROGRAM: Final = "seamless serve"
 _RESTART_SECONDS: Final = 1.0
+_LEAST_INTERVAL_SECONDS: Final = 60
 _FETCH_SECONDS: Final = 0.5  # of the three that the API server gives us
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 log = logging.getLogger("webhook")
@@ -64,9 +71,9 @@ def main(arguments: list[str]) -> int:
             certificates.self_signed(names, certificates.utc_now()) if own else None,
         )
         sockets = (_listen(given.host, given.port), _listen(given.host, given.health_port))
-    except (UsageError, InvalidSettingError, CertificateError) as error:
+    except (UsageError, InvalidSettingError, CertificateError, TracingError) as error:
         return fail(PROGRAM, error)
-    logs.set_up(given.log_format)
+    logs.set_up(given.log_format, given.log_level)
     where = given.host if ":" not in given.host else f"[{given.host}]"
     log.info("serving https://%s:%d/mutate", where, sockets[0].getsockname()[1])
     log.info("health and metrics on http://%s:%d", where, sockets[1].getsockname()[1])
@@ -110,7 +117,34 @@ def _parser() -> Parser:
         default=10.0,
         help="how long to go on serving after SIGTERM (10)",
     )
+    parser.add_argument(
+        "--linger-seconds",
+        type=_seconds,
+        default=0.0,
+        help="how long to leave idle connections to their clients after that (0)",
+    )
     parser.add_argument("--log-format", choices=logs.FORMATS, default="text")
+    parser.add_argument(
+        "--log-level",
+        choices=logs.LEVELS,
+        default="info",
+        help="the least to log; debug has a line for reviews that nothing came of, too (info)",
+    )
+    parser.add_argument(
+        "--events", action="store_true", help="write Events on workloads that were patched"
+    )
+    parser.add_argument(
+        "--status-interval",
+        type=_interval,
+        default=0,
+        metavar="DURATION",
+        help="how often to count workloads by where they stand, such as 10m; 0 is never (0)",
+    )
+    parser.add_argument(
+        "--tracing",
+        action="store_true",
+        help="a span for each review, sent where the OTEL_* environment variables say",
+    )
     return parser
 
 
@@ -135,7 +169,19 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds <= 3600:  # noqa: PLR2004 - an hour, as every duration here
-        message = f"--drain-seconds: expected seconds from 0 to 3600, not {text!r}"
+        message = f"expected seconds from 0 to 3600, not {text!r}"
+        raise UsageError(message)
+    return seconds
+
+
+def _interval(text: str) -> int:
+    try:
+        seconds = duration(text)
+    except ValueError as error:
+        message = f"--status-interval: {text!r}: {error}"
+        raise UsageError(message) from None
+    if 0 < seconds < _LEAST_INTERVAL_SECONDS:
+        message = f"--status-interval: expected 0, or at least 1m, not {text!r}"
         raise UsageError(message)
     return seconds
 
@@ -151,6 +197,14 @@ def _check(given: argparse.Namespace) -> None:
     if given.ca_secret and not (os.environ.get("POD_NAMESPACE") and _in_reach(given)):
         message = "--ca-secret needs a cluster in reach and our namespace in POD_NAMESPACE"
         raise UsageError(message)
+    if given.events and not _in_reach(given):
+        message = "--events needs a cluster in reach"
+        raise UsageError(message)
+    if given.status_interval and not _in_reach(given):
+        message = "--status-interval needs a cluster in reach"
+        raise UsageError(message)
+    if given.tracing:
+        tracing.check()
     if given.client_ca and not (given.tls_cert or given.ca_secret):
         message = "--client-ca needs --tls-cert and --tls-key, or --ca-secret"
         raise UsageError(message)
@@ -182,15 +236,21 @@ def _listen(host: str, port: int) -> socket.socket:
 # --- one process ---------------------------------------------------------------------------------
 
 
-def _work(options: Options, sockets: Sockets) -> int:
-    """Serve until told to stop."""
+def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None = None) -> int:
+    """Serve until told to stop.
+
+    Args:
+        options: what to do.
+        sockets: the webhook's and the plain one.
+        restarts: tells how many workers were started in the place of others, if there are several.
+    """
     import uvloop
 
     from webhook import server
     from webhook.metrics import Metrics
 
     given = options.given
-    logs.set_up(given.log_format)
+    flood = logs.set_up(given.log_format, given.log_level)
     known: _Known = _Nothing()
     if _in_reach(given):
         from webhook.cluster.client import ClusterError
@@ -221,27 +281,100 @@ def _work(options: Options, sockets: Sockets) -> int:
         if expires is not None:
             text = "When the certificate that is served ends, in seconds since 1970."
             found["seamless_certificate_expiry_timestamp_seconds"] = (text, expires.timestamp())
+        text = "Whether /readyz says so: 1, or 0."
+        found["seamless_ready"] = (text, not (state.draining or problems()))
+        text = "Lines that were not logged: too many alike in a minute, or nobody took them."
+        found["seamless_log_lines_dropped_total"] = (text, flood.dropped)
+        if isinstance(source, certificates.FileCertificates):
+            text = "Whether the certificate's files hold something that is not served: 1, or 0."
+            found["seamless_certificate_files_refused"] = (text, source.refused() is not None)
+        if restarts is not None:
+            text = "Workers started in the place of others that ended."
+            found["seamless_worker_restarts_total"] = (text, restarts())
         return found
 
     metrics.watch(numbers)
+    try:
+        observe, end = _observers(options, metrics)
+    except TracingError as error:
+        return fail(PROGRAM, error)
     source.start()
     known.start()
+    end_survey = _survey(options, admission, known, metrics)
     server.tune_garbage_collector()
     uvloop.run(
         server.run(
             webhook=server.webhook_app(
-                admission.answer, metrics, state, learn=_learner(known, options)
+                admission.answer, metrics, state, learn=_learner(known, options), observe=observe
             ),
             health=server.health_app(metrics, state, problems),
             state=state,
             context=source.context,
             sockets=sockets,
             drain_seconds=given.drain_seconds,
+            linger_seconds=given.linger_seconds,
+            metrics=metrics,
         )
     )
+    end_survey()
     known.stop()
     source.stop()
+    end()
     return 0
+
+
+def _observers(options: Options, metrics: Metrics) -> tuple[server.Observe, Callable[[], None]]:
+    """Give what is told of each answer, and what ends it: the log, and what is switched on."""
+    told: list[server.Observe] = [lambda answer, seconds, _scope: logs.review(answer, seconds)]
+    ends: list[Callable[[], None]] = []
+    if options.given.events:
+        from webhook.cluster.client import Api, connect
+        from webhook.cluster.events import Events
+
+        instance = os.environ.get("POD_NAME") or socket.gethostname()
+        events = Events(Api(connect(_path(options.given.kubeconfig))), instance)
+        metrics.watch(events.metrics)
+        events.start()
+        told.append(events.observe)
+        ends.append(events.stop)
+    if options.given.tracing:
+        spans = tracing.Tracing()
+        told.append(spans.observe)
+        ends.append(spans.stop)
+
+    def observe(answer: Answer, seconds: float, scope: Scope) -> None:
+        try:
+            for each in told:
+                each(answer, seconds, scope)
+        except Exception:  # the boundary: telling of an answer must not spoil what follows it
+            log.exception("an answer was given, and could not be told of")
+
+    def end() -> None:
+        for each in ends:
+            each()
+
+    return observe, end
+
+
+def _survey(
+    options: Options, admission: Admission, known: _Known, metrics: Metrics
+) -> Callable[[], None]:
+    """Count workloads by where they stand, if that is wanted; gives what ends it."""
+    if not options.given.status_interval:
+        return lambda: None
+    from webhook.cluster.client import Api, connect
+    from webhook.cluster.session import UNKNOWN_NAMESPACES
+    from webhook.cluster.standings import StandingsWatch
+
+    watch = StandingsWatch(
+        Api(connect(_path(options.given.kubeconfig))),
+        admission,
+        ready=lambda: UNKNOWN_NAMESPACES not in known.problems(),
+        seconds=options.given.status_interval,
+    )
+    metrics.include(watch)
+    watch.start()
+    return watch.stop
 
 
 class _Known(Protocol):
@@ -344,30 +477,35 @@ def _learner(known: _Known, options: Options) -> Callable[[Request], Awaitable[N
 
 def _supervise(count: int, options: Options, sockets: Sockets) -> int:
     """Keep `count` workers on the same sockets, until told to stop; then wait for them."""
-    stop = threading.Event()
-    for number in _ENDING:
-        signal.signal(number, lambda *_: stop.set())
-    with tempfile.TemporaryDirectory(prefix="seamless-metrics-") as folder:
+    # Blocked here for good and waited for: a handler could come at any instant, within a lock too.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="seamless-metrics-")
+    except OSError as error:
+        for each in sockets:
+            each.close()
+        message = f"no folder for the metrics of several workers: {error.strerror}"
+        return fail(PROGRAM, UsageError(message))
+    with temporary as folder:
         # The metrics of all workers are added up from files in this folder.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         # Forked from a parent that has neither threads nor a loop, they share what it imported.
         context = multiprocessing.get_context("fork")
+        restarts = context.RawValue("L", 0)  # written here, told by whichever worker is asked
 
         def start() -> Any:
-            process = context.Process(target=_worker, args=(options, sockets))
-            # A signal must not reach the child while it still has the handlers of the parent.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+            process = context.Process(target=_worker, args=(options, sockets, restarts))
             process.start()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             return process
 
         workers = [start() for _ in range(count)]
-        while not stop.wait(_RESTART_SECONDS):
+        while not signal.sigtimedwait(_ENDING, _RESTART_SECONDS):
             for index, worker in enumerate(workers):
                 if not worker.is_alive():
                     log.error(
                         "worker %d ended with %s: starting another", worker.pid, worker.exitcode
                     )
+                    restarts.value += 1
                     _forget_metrics(worker.pid)
                     workers[index] = start()
         return _stop(workers)
@@ -379,7 +517,8 @@ def _stop(workers: Sequence[Any]) -> int:
     for worker in workers:
         worker.join()
     # One that was told to stop before it had begun to serve ends by the signal itself.
-    return 0 if all(worker.exitcode in {0, -signal.SIGTERM} for worker in workers) else 1
+    fine = {0, *(-number for number in _ENDING)}
+    return 0 if all(worker.exitcode in fine for worker in workers) else 1
 
 
 def _forget_metrics(pid: int) -> None:
@@ -388,8 +527,8 @@ def _forget_metrics(pid: int) -> None:
     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def _worker(options: Options, sockets: Sockets) -> None:
+def _worker(options: Options, sockets: Sockets, restarts: Any) -> None:
     for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-    sys.exit(_work(options, sockets))
+    sys.exit(_work(options, sockets, lambda: restarts.value))
