@@ -1,7 +1,7 @@
 """What `pyproject.toml` cannot say: the modules that decide can be compiled to machine code.
 
 With `SEAMLESS_COMPILE=1` mypyc compiles them, which halves the time of a decision; it needs a C
-compiler and Python's headers. The image does, see `docs/decisions/0005-compiled-where-it-counts.md`.
+compiler and Python's headers. The image does: docs/decisions/0005-compiled-where-it-counts.md.
 """
 
 from __future__ import annotations

@@ -467,7 +467,7 @@ def _runs_another_image(old: OldObject, workload: Json) -> bool:
     """
     for container in containers(workload):
         image = container.get("image")
-        if isinstance(image, str) and old.never_says(f'"{image}"'):
+        if isinstance(image, str) and old.never_says(image):
             return True
     return False
 

@@ -1,25 +1,77 @@
-"""What is counted. Every label has a bounded set of values: strangers choose none of them."""
+"""What is counted. Every label has a bounded set of values: strangers choose none of them.
+
+`docs/metrics.md` lists each metric with its labels and their values, and a test holds the two
+together. One process counts in plain numbers of its own, which are put into the text format only
+when somebody asks; several workers count through files that they share, which takes longer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
-from typing import Final
+import platform
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    multiprocess,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from webhook import VERSION
+from webhook import VERSION, aws
 from webhook.admission import Answer
+from webhook.draft import NAMED, TEMPLATE
+from webhook.mutations import MUTATIONS
 from webhook.workload import KINDS
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_OPERATIONS: Final = frozenset({"CREATE", "UPDATE"})
-_KINDS: Final = frozenset({*KINDS, "Namespace"})
+OPERATIONS: Final = frozenset({"CREATE", "UPDATE"})
+REVIEWED_KINDS: Final = frozenset({*KINDS, aws.NAMESPACE_KIND.name})
+OTHER: Final = "other"
+"""What a stranger may have chosen is counted as this."""
+
+SETTINGS: Final = frozenset(
+    {"inject", *(setting.name for each in MUTATIONS for setting in each.settings)}
+)
+RECORD: Final = "record"
+"""Stands for a setting where an operation writes the record of what was injected."""
+
+# The API server's own errors aside, everything but a review is answered with one of these. They
+# are there from the start: what appears with its first count seems not to have grown.
+STATUSES: Final = (400, 408, 413, 415, 500, 503)
 # A decision takes some tens of microseconds; the API server waits for three seconds at most.
 _BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 3)
+_FIELDS: Final = tuple((place.full_path, place.setting) for m in MUTATIONS for place in m.fields)
+_PATHS: Final = 1000
+_TEMPLATE_METADATA: Final = (*TEMPLATE, "metadata")
+
+
+class Tally(Protocol):
+    """A counter with labels."""
+
+    def add(self, *labels: str, number: int = 1) -> None:
+        """Count something."""
+
+    def each(self, values: Iterable[str]) -> None:
+        """Count values of the only label, one each."""
+
+
+class _Durations(Protocol):
+    def observe(self, amount: float) -> None:
+        """Count how long something took, in seconds."""
 
 
 class Metrics:
@@ -27,52 +79,66 @@ class Metrics:
 
     def __init__(self, multiprocess_folder: str | None = None) -> None:
         self._folder = multiprocess_folder
-        self._collectors: list[Collector] = []
+        self._read_when_asked: list[Collector] = []
         self.registry = CollectorRegistry()
-        self.reviews = Counter(
+        self._reviews = self.tally(
             "seamless_reviews_total",
             "Admission reviews answered, by kind, operation, outcome and reason of skipping.",
-            ("kind", "operation", "outcome", "reason"),
-            registry=self.registry,
+            "kind",
+            "operation",
+            "outcome",
+            "reason",
         )
-        self.duration = Histogram(
-            "seamless_review_duration_seconds",
-            "Time from a whole body to its answer.",
-            buckets=_BUCKETS,
-            registry=self.registry,
+        self._duration = self._histogram(
+            "seamless_review_duration_seconds", "Time from a whole body to its answer."
         )
-        self.injections = Counter(
+        self._applied = self.tally(
             "seamless_settings_applied_total",
             "Answers whose result bears injections of a setting.",
-            ("setting",),
-            registry=self.registry,
+            "setting",
         )
-        self.warnings = Counter(
-            "seamless_warnings_total",
-            "Warnings given to users, by code.",
-            ("code",),
-            registry=self.registry,
+        self._operations = self.tally(
+            "seamless_patch_operations_total",
+            "JSON Patch operations answered, by the setting that they are for.",
+            "setting",
         )
-        self.refused = Counter(
+        self._warnings = self.tally(
+            "seamless_warnings_total", "Warnings given to users, by code.", "code"
+        )
+        self._refused_settings = self.tally(
+            "seamless_settings_refused_total",
+            "Invalid settings that a request was refused for.",
+            "setting",
+        )
+        self._refused = self.tally(
             "seamless_requests_refused_total",
-            "HTTP requests that were no review, by status code.",
-            ("status",),
-            registry=self.registry,
+            "HTTP requests that were not answered as a review, by status code.",
+            "status",
         )
-        self.errors = Counter(
-            "seamless_errors_total",
-            "Unexpected errors: each let a request pass unpatched.",
-            registry=self.registry,
+        self._errors = self.tally(
+            "seamless_errors_total", "Unexpected errors: each let a request pass unpatched."
         )
-        self._child = lru_cache(maxsize=4096)(self._find_child)
-        build = Gauge(
-            "seamless_build_info",
-            "Always 1; the version is the label.",
-            ("version",),
-            registry=self.registry,
-            multiprocess_mode="max",
-        )
-        build.labels(VERSION).set(1)
+        self._errors.add(number=0)
+        for status in STATUSES:
+            self._refused.add(str(status), number=0)
+        self._setting_of = _SettingOf()
+        self.include(_Build())
+        self.include(ProcessCollector(registry=None))
+
+    def tally(self, name: str, documentation: str, *labels: str) -> Tally:
+        """Make a counter that is exported; its name ends in `_total`."""
+        if self._folder is not None:
+            return _SharedTally(Counter(name, documentation, labels, registry=self.registry))
+        tally = _OwnTally(name, documentation, labels)
+        self.registry.register(tally)
+        return tally
+
+    def _histogram(self, name: str, documentation: str) -> _Durations:
+        if self._folder is not None:
+            return Histogram(name, documentation, buckets=_BUCKETS, registry=self.registry)
+        histogram = _OwnHistogram(name, documentation, _BUCKETS)
+        self.registry.register(histogram)
+        return histogram
 
     def watch_in_flight(self, number: Callable[[], float]) -> None:
         """Export how many reviews are being read or answered, asked when it is wanted."""
@@ -81,34 +147,45 @@ class Metrics:
         )
 
     def watch(self, numbers: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
-        """Export numbers that are read when asked for: a name to its help text and value."""
-        collector = _Numbers(numbers)
-        self._collectors.append(collector)
+        """Export numbers that are read when asked for: a name to its help text and value.
+
+        What ends in `_total` is a counter, everything else a gauge.
+        """
+        self.include(_Numbers(numbers))
+
+    def include(self, collector: Collector) -> None:
+        """Export what a collector gives when it is asked; of several workers, the one asked's."""
+        self._read_when_asked.append(collector)
         self.registry.register(collector)
+
+    def refuse(self, status: int) -> None:
+        """Count a request that was not answered as a review."""
+        self._refused.add(str(status))
 
     def count(self, answer: Answer, seconds: float) -> None:
         """Count one answer and the time that it took."""
-        self.duration.observe(seconds)
+        self._duration.observe(seconds)
         request, decision = answer.request, answer.decision
         if request is None or decision is None:
-            self.refused.labels(str(answer.status)).inc()
+            self.refuse(answer.status)
             return
-        kind, operation = request.kind.kind, request.operation
-        kind = kind if kind in _KINDS else "other"
-        operation = operation if operation in _OPERATIONS else "other"
-        reason = decision.skipped or ""
-        self._child(self.reviews, kind, operation, answer.outcome, reason).inc()
-        if decision.skipped == "error":
-            self.errors.inc()
-        for setting in decision.applied:
-            self._child(self.injections, setting).inc()
-        for alert in decision.alerts:
-            self._child(self.warnings, alert.code).inc()
-
-    @staticmethod
-    def _find_child(counter: Counter, *labels: str) -> Counter:
-        """Find the counter of some labels: the library takes its time, so it is asked once."""
-        return counter.labels(*labels)
+        kind, operation, skipped = request.kind.kind, request.operation, decision.skipped
+        self._reviews.add(
+            kind if kind in REVIEWED_KINDS else OTHER,
+            operation if operation in OPERATIONS else OTHER,
+            answer.outcome,
+            skipped or "",
+        )
+        if skipped == "error":
+            self._errors.add()
+        self._applied.each(decision.applied)
+        if decision.operations and not answer.audited:
+            self._operations.each([self._setting_of[each["path"]] for each in decision.operations])
+        if decision.alerts:
+            self._warnings.each([alert.code for alert in decision.alerts])
+        if decision.refused:
+            names = [problem.name for problem in decision.refused]
+            self._refused_settings.each([name if name in SETTINGS else OTHER for name in names])
 
     def text(self) -> bytes:
         """Give everything in the text format of Prometheus."""
@@ -117,9 +194,114 @@ class Metrics:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
             # What is read when asked for is in no folder: the worker that is asked tells its own.
-            for collector in self._collectors:
+            for collector in self._read_when_asked:
                 registry.register(collector)
         return generate_latest(registry)
+
+
+class _SettingOf(dict[str, str]):
+    """Remembers `setting_of`, within bounds: a path holds the indices of a stranger's lists."""
+
+    def __missing__(self, path: str) -> str:
+        if len(self) >= _PATHS:
+            self.clear()
+        setting = self[path] = setting_of(path)
+        return setting
+
+
+def setting_of(path: str) -> str:
+    """Tell which setting an operation of a JSON Patch is for, by its path.
+
+    An operation may write less than a setting's field, or more: what is above it, where it was not
+    there. What is above the fields of several settings is nobody's.
+    """
+    steps = tuple(path.split("/")[1:])
+    if steps[:2] == ("metadata", "annotations") or steps[:3] == _TEMPLATE_METADATA:
+        return RECORD
+    if steps[:2] == ("metadata", "labels"):
+        return aws.SETTING
+    found = {setting for place, setting in _FIELDS if _touches(steps, place)}
+    return found.pop() if len(found) == 1 else OTHER
+
+
+def _touches(steps: tuple[str, ...], place: tuple[str, ...]) -> bool:
+    return all(wanted in (NAMED, step) for step, wanted in zip(steps, place, strict=False))
+
+
+class _OwnTally(Collector):
+    """A counter of one process: a number for each combination of labels."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+        self._described = (name, documentation)
+        self._labels = labels
+        self._counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        self._of_one: defaultdict[str, int] = defaultdict(int)
+
+    def add(self, *labels: str, number: int = 1) -> None:
+        self._counts[labels] += number
+
+    def each(self, values: Iterable[str]) -> None:
+        counts = self._of_one  # without a tuple for each, this takes half the time
+        for value in values:
+            counts[value] += 1
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(*self._described, labels=self._labels)
+        counts = dict(self._counts)
+        for value, number in self._of_one.items():
+            counts[(value,)] = counts.get((value,), 0) + number
+        for labels, number in sorted(counts.items()):
+            family.add_metric(labels, number)
+        yield family
+
+
+class _SharedTally:
+    """A counter of several processes, which the library adds up."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._children: dict[tuple[str, ...], Counter] = {}
+
+    def add(self, *labels: str, number: int = 1) -> None:
+        child = self._children.get(labels)
+        if child is None:
+            # The library takes its time to find it, so it is asked once.
+            child = self._counter.labels(*labels) if labels else self._counter
+            self._children[labels] = child
+        child.inc(number)
+
+    def each(self, values: Iterable[str]) -> None:
+        for value in values:
+            self.add(value)
+
+
+class _OwnHistogram(Collector):
+    """A histogram of one process."""
+
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
+        self._described = (name, documentation)
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, amount: float) -> None:
+        self._counts[bisect_left(self._bounds, amount)] += 1
+        self._sum += amount
+
+    def collect(self) -> Iterable[Metric]:
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        buckets = list(zip(names, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(*self._described, buckets=buckets, sum_value=self._sum)
+
+
+class _Build(Collector):
+    """Always 1: what runs is in the labels."""
+
+    def collect(self) -> Iterable[Metric]:
+        text = "Always 1; the versions of the webhook and of Python are the labels."
+        family = GaugeMetricFamily("seamless_build_info", text, labels=("version", "python"))
+        family.add_metric((VERSION, platform.python_version()), 1)
+        yield family
 
 
 class _Numbers(Collector):
@@ -128,4 +310,5 @@ class _Numbers(Collector):
 
     def collect(self) -> Iterable[Metric]:
         for name, (documentation, value) in self._numbers().items():
-            yield GaugeMetricFamily(name, documentation, value)
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield family(name, documentation, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
@@ -17,7 +18,7 @@ _SPEAKER: Final = "seamless-rollouts: "
 _CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
 _MOST_SHOWN: Final = 300
 _NULL: Final = msgspec.Raw(b"null")
-_PREFIX: Final = "seamless-rollouts.dev/"
+_PREFIX: Final = b"seamless-rollouts.dev/"
 
 
 class InvalidReviewError(ValueError):
@@ -55,6 +56,13 @@ _TEMPLATE: Final = msgspec.json.Decoder(_Template | None)
 _ANYTHING: Final = msgspec.json.Decoder()
 
 
+# JSON may write any character in six; the API server writes <, > and & so.
+_ESCAPED: Final = re.compile(rb"\\u(?!00(?:26|3[ce]))", re.IGNORECASE)
+
+
+_PLAIN: Final = re.compile(r"[\w.:/@-]+", re.ASCII)
+
+
 class OldObject:
     """A workload as it was before an UPDATE, of which no more is decoded than is asked for.
 
@@ -64,11 +72,12 @@ class OldObject:
         InvalidReviewError: on any access: what was not decoded until then is not JSON.
     """
 
-    __slots__ = ("_below", "_decoded", "_text", "above")
+    __slots__ = ("_below", "_decoded", "_literal", "_text", "above")
 
     def __init__(self, workload: _Workload) -> None:
         self.above = _said(workload.metadata)
         self._text = bytes(workload.spec.template) if workload.spec else b"null"
+        self._literal: bool | None = None
         self._below: dict[str, Any] | None = None
         self._decoded: dict[str, Any] | None = None
 
@@ -77,7 +86,7 @@ class OldObject:
         """What the pod template's metadata says; nothing where that cannot be about us."""
         if self._below is None:
             self._below = {}
-            if not self.never_says(_PREFIX):
+            if not self._lacks(_PREFIX):
                 with suppress(msgspec.ValidationError):  # it says nothing then
                     template = self._decode(_TEMPLATE)
                     self._below = _said(template.metadata if template else None)
@@ -92,11 +101,16 @@ class OldObject:
         return self._decoded
 
     def never_says(self, text: str) -> bool:
-        """Tell whether a text certainly is not in the pod template.
+        """Tell whether a text certainly is no string in the pod template."""
+        return _PLAIN.fullmatch(text) is not None and self._lacks(b'"%s"' % text.encode())
 
-        Without a backslash every string stands in JSON as it is.
-        """
-        return text.encode() not in self._text and b"\\" not in self._text
+    def _lacks(self, text: bytes) -> bool:
+        """Tell whether a text that JSON need not escape stands nowhere, however it is written."""
+        if self._literal is None:
+            self._literal = b"\\/" not in self._text and not (
+                b"\\u" in self._text and _ESCAPED.search(self._text)
+            )
+        return self._literal and text not in self._text
 
     def _decode(self, decoder: Any) -> Any:
         try:

@@ -95,6 +95,8 @@ def pod_specs(manifests: list[Manifest]) -> list[tuple[str, Manifest]]:
         name = f"{each['kind']}/{each['metadata']['name']}"
         if each["kind"] == "Pod":
             found.append((name, each["spec"]))
+        elif each["kind"] == "CronJob":
+            found.append((name, each["spec"]["jobTemplate"]["spec"]["template"]["spec"]))
         elif "template" in each.get("spec", {}):
             found.append((name, each["spec"]["template"]["spec"]))
     return found

@@ -212,13 +212,14 @@ def test_a_changed_configuration_changes_the_pod_template() -> None:
 
 def test_the_chart_takes_its_own_medicine() -> None:
     """No pod leaves before another is ready, and each drains within its grace period."""
-    manifests = render({"drainSeconds": 40})
+    manifests = render({"drainSeconds": 40, "lingerSeconds": 60})
     spec = only(manifests, "Deployment")["spec"]
     assert spec["replicas"] == 2
     assert spec["minReadySeconds"] == 10
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert flags(manifests)["drain-seconds"] == "40"
-    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 55
+    assert flags(manifests)["linger-seconds"] == "60"
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 115
     assert "lifecycle" not in container(manifests)
     assert container(manifests)["readinessProbe"]["httpGet"] == {
         "path": "/readyz",

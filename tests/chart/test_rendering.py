@@ -24,7 +24,7 @@ from tests.chart.rendering import (
 )
 from webhook import VERSION, config
 
-CUSTOM = {"Certificate", "Issuer", "ServiceMonitor"}
+CUSTOM = {"Certificate", "Issuer", "ServiceMonitor", "PrometheusRule"}
 CLUSTER_SCOPED = {
     "ClusterRole",
     "ClusterRoleBinding",
@@ -130,7 +130,7 @@ def test_selectors_find_the_webhooks_pods_and_not_the_tests(manifests: list[Mani
     assert only(manifests, "Service")["spec"]["selector"] == selector
     for budget in of_kind(manifests, "PodDisruptionBudget"):
         assert budget["spec"]["selector"]["matchLabels"] == selector
-    for policy in of_kind(manifests, "NetworkPolicy"):
+    for policy in of_kind(manifests, "NetworkPolicy", deployment["metadata"]["name"]):
         assert policy["spec"]["podSelector"]["matchLabels"] == selector
     for pod in of_kind(manifests, "Pod"):
         assert not selector.items() <= pod["metadata"]["labels"].items()
@@ -141,7 +141,8 @@ def test_the_webhook_reads_the_configuration_that_the_chart_writes(
 ) -> None:
     """The ConfigMap's file parses, and says what the values say."""
     values = read_values(values_file)
-    text = only(manifests, "ConfigMap")["data"]["config.yaml"]
+    files = [each["data"] for each in of_kind(manifests, "ConfigMap")]
+    (text,) = [each["config.yaml"] for each in files if "config.yaml" in each]
     found = config.parse(text, "config.yaml")
     assert found.scope == values.get("scope", "opt-in")
     assert found.mode == values.get("mode", "patch")
@@ -168,9 +169,15 @@ def test_names_that_look_like_something_else_stay_text(name: str) -> None:
 
 def test_long_names_stay_within_their_bounds() -> None:
     """A release's name may have 53 characters, the name of a Service 63."""
-    values = {"certificates": {"mode": "cert-manager"}}
+    values = {
+        "certificates": {"mode": "cert-manager"},
+        "status": {"cronJob": {"enabled": True}},
+        "backfill": {"job": {"enabled": True}},
+    }
     for manifest in render(values, name=f"r.{'r' * 51}", namespace="n" * 63):
         assert len(manifest["metadata"]["name"]) <= 63
         assert "." not in manifest["metadata"]["name"]
+        if manifest["kind"] == "CronJob":
+            assert len(manifest["metadata"]["name"]) <= 52
         if manifest["kind"] == "Certificate":
             assert len(manifest["spec"].get("commonName", "")) <= 64

@@ -39,7 +39,12 @@ SERVICE: Final = f"{NAME}.{NAMESPACE}.svc"
 EXCLUDED: Final = "e2e-excluded"
 CONFIGURATION: Final = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
 CA_SECRET: Final = f"/api/v1/namespaces/{NAMESPACE}/secrets/{NAME}-ca"
-VALUES: Final[Json] = {"drainSeconds": 0, "logFormat": "text", "excludedNamespaces": [EXCLUDED]}
+VALUES: Final[Json] = {
+    "drainSeconds": 0,
+    "lingerSeconds": 0,
+    "logFormat": "text",
+    "excludedNamespaces": [EXCLUDED],
+}
 PLAIN: Final = "webhook"
 HASTY: Final = "tests.e2e.hasty"
 """Modules that run the command: as it is, or with the waits between its rounds cut short."""

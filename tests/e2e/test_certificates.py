@@ -60,7 +60,7 @@ def test_three_pods_that_race_for_the_ca_agree_and_are_trusted(
     cluster.api.request("PATCH", CONFIGURATION, body=bare, content_type=JSON_PATCH)
     pods = fresh.launch(3)
     fresh.await_ready()
-    assert fresh.count("seamless_ca_writes") == 2
+    assert fresh.count("seamless_ca_writes_total") == 2
     (bundle,) = set(fresh.bundles())  # one where the CA before it is lost, else both
     trusted, _ = read_certificates(bundle)
     leaves = {each.leaf(bundle) for each in pods}

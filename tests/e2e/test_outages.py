@@ -162,10 +162,10 @@ def test_an_api_server_that_restarts_finds_the_webhook_where_it_was(release: Rel
     shop, later = release.cluster.shop(), release.cluster.shop({})
     shop.create(WEB)
     (pod,) = release.replicas
-    errors = pod.metric("seamless_namespace_errors")
-    watches = pod.metric("seamless_namespace_watches")
+    errors = pod.metric("seamless_namespace_errors_total")
+    watches = pod.metric("seamless_namespace_watches_total")
     server.stop_server()
-    until(lambda: pod.metric("seamless_namespace_errors") > errors)
+    until(lambda: pod.metric("seamless_namespace_errors_total") > errors)
     assert pod.ready
     server.start()
     with shop.watch() as change:
@@ -174,7 +174,7 @@ def test_an_api_server_that_restarts_finds_the_webhook_where_it_was(release: Rel
     assert hooks(change.now) == [NATIVE_30]
     later.annotate_namespace(pre_stop_sleep="3s")
     later.label_namespace(inject="enabled")
-    until(lambda: pod.metric("seamless_namespace_watches") > watches)
+    until(lambda: pod.metric("seamless_namespace_watches_total") > watches)
     until(lambda: release.treats(later))
     later.create(WEB)
     assert hooks(later.get()) == [{"sleep": {"seconds": 3}}]

@@ -170,7 +170,7 @@ class ClusterSession:
                 _timestamp(self.certificates.authority_expires()),
             )
             tell(
-                "ca_writes",
+                "ca_writes_total",
                 "How often this process has written the CA or put a caBundle right.",
                 self.certificates.writes,
             )
@@ -181,8 +181,12 @@ class ClusterSession:
                 self.namespaces.age_seconds(),
             )
             tell("namespaces", "Namespaces that are known.", len(self.namespaces))
-            tell("namespace_watches", "Watches of namespaces begun.", self.namespaces.restarts)
-            tell("namespace_errors", "Failed requests for namespaces.", self.namespaces.errors)
+            tell(
+                "namespace_watches_total", "Watches of namespaces begun.", self.namespaces.restarts
+            )
+            tell(
+                "namespace_errors_total", "Failed requests for namespaces.", self.namespaces.errors
+            )
         return found
 
 

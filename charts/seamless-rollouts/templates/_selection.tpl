@@ -98,7 +98,7 @@ clientConfig:
 failurePolicy: {{ .Values.webhook.failurePolicy }}
 matchPolicy: Equivalent
 reinvocationPolicy: IfNeeded
-sideEffects: None
+sideEffects: {{ .Values.events.enabled | ternary "NoneOnDryRun" "None" }}
 timeoutSeconds: {{ .Values.webhook.timeoutSeconds }}
 {{- end }}
 
