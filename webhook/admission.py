@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -48,8 +47,7 @@ Json = dict[str, Any]
 DECIDED_AFRESH: Final = frozenset({"seamless-backfill", "seamless-revert"})
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What becomes of a request.
 
     Args:
@@ -91,8 +89,7 @@ class Decision:
         return "skipped" if self.skipped else "unchanged"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What goes back over HTTP, and what happened, for those who count."""
 
     status: int
@@ -244,8 +241,9 @@ class Admission:
     def _case(self, request: Request, kind: Kind) -> _Case:
         workload: Json = request.object
         old = request.old if request.operation == "UPDATE" else None
+        new_image = old is not None and _runs_another_image(old, workload)
         same_template = False
-        if old is not None and not _runs_another_image(old, workload):
+        if old is not None and not new_image:
             if malformed({"spec": {"template": old.template}}):
                 old = None  # the API server has none such
             else:
@@ -277,6 +275,7 @@ class Admission:
             of_template=of_template,
             of_workload=read(own.get("annotations"), in_template=False),
             of_old_template=of_old_template,
+            new_image=new_image,
             same_template=same_template,
         )
 
@@ -356,9 +355,7 @@ class Admission:
 
     def _same_words(self, case: _Case, written: Json) -> bool:
         """Tell whether the user's part of a changed pod template is what it was."""
-        if case.old is None or not (case.of_template or case.of_old_template):
-            return False
-        if _runs_another_image(case.old, written):
+        if case.old is None or case.new_image or not (case.of_template or case.of_old_template):
             return False
         before = Draft({"spec": {"template": case.old.template}})
         self.ledger.take_out(before, case.of_old_template, in_template=True)
@@ -457,6 +454,7 @@ class _Case(NamedTuple):
     of_template: Record
     of_workload: Record
     of_old_template: Record
+    new_image: bool
     same_template: bool
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 Step = str | int
@@ -172,7 +173,8 @@ class Draft:
     alerts: list[Alert] = field(default_factory=list)
     _written: dict[Path, None] = field(default_factory=dict)
     _moved: set[Path] = field(default_factory=set)
-    _copies: dict[Path, Any] = field(default_factory=dict)
+    # Mappings and lists that only the draft has, by identity; held, so that no other can take it.
+    _own: dict[int, Any] = field(default_factory=dict)
     _places: dict[Path, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -182,53 +184,56 @@ class Draft:
         """Read a place; `None` where it, or anything above it, is absent or null."""
         return _read(self.root, path)
 
-    def _edit(self, path: Path, *, as_list: bool = False) -> Any:
-        """Give the mapping or list at a path to write to, making what is absent or null.
+    def _edit(self, path: Path, depth: int, *, as_list: bool = False) -> Any:
+        """Give the mapping or list at a path, cut to a depth, to write to; make what is missing.
 
         Whoever writes to it notes what it wrote in `_written`.
         """
-        node = self._copies.get(path)
-        if node is not None:
-            return node
-        if not path:
+        own = self._own
+        node: Any = self.root
+        if id(node) not in own:
             node = self.root = self.root.copy()
-        else:
-            above = self._edit(path[:-1])
-            step = path[-1]
-            child = above.get(step) if type(above) is dict else above[step]
-            empty: Any = [] if as_list else {}
-            node = empty if child is None else child.copy()
-            above[step] = node
-        self._copies[path] = node
+            own[id(node)] = node
+        for level in range(depth):
+            step = path[level]
+            child = node.get(step) if type(node) is dict else node[step]
+            if child is None:
+                child = [] if as_list and level == depth - 1 else {}
+            elif id(child) in own:
+                node = child
+                continue
+            else:
+                child = child.copy()
+            node[step] = child
+            own[id(child)] = child
+            node = child
         return node
 
     def set(self, path: Path, value: Any) -> None:
         """Write a value."""
-        self._edit(path[:-1])[path[-1]] = value
+        self._edit(path, len(path) - 1)[path[-1]] = value
         self._written[path] = None
-        self._forget(path)
 
     def remove(self, path: Path, made: int = 0, *, null: bool = False) -> None:
         """Take a key away, and up to `made` mappings above it that are empty then."""
-        parent = self._edit(path[:-1])
-        del parent[path[-1]]
+        depth = len(path) - 1
+        parent = self._edit(path, depth)
+        del parent[path[depth]]
         self._written[path] = None
-        self._forget(path)
         for level in range(1, made + 1):
             if parent:
                 return
-            above = path[:-level]
-            parent = self._edit(above[:-1])
+            depth -= 1
+            parent = self._edit(path, depth)
             if null and level == made:
-                parent[above[-1]] = None
+                parent[path[depth]] = None
             else:
-                del parent[above[-1]]
-            self._forget(above)
+                del parent[path[depth]]
 
     def settle_baseline(self) -> None:
         """Call what stands now what the user wrote; what is written from here on is ours."""
         self.baseline = self.root
-        self._copies.clear()
+        self._own.clear()
 
     def alert(self, code: str, text: str) -> None:
         """Say something that no patch can mend."""
@@ -259,7 +264,7 @@ class Draft:
         entry: dict[str, Any] = {}
         stood = self.taken.get((place, name), ABSENT)
         if place.of_items:
-            items = self._edit(path, as_list=True)
+            items = self._edit(path, len(path), as_list=True)
             # What stands there already stays, with all that others have filled in.
             stays = stood is not ABSENT and place.stays(stood, value)
             items.insert(len(items) if at is None else at, stood if stays else value)
@@ -268,7 +273,7 @@ class Draft:
             if not made and identical(was, value):
                 return
             stays = stood is not ABSENT and place.release(stood, Injection(value)) is ABSENT
-            self._edit(path[:-1])[path[-1]] = stood if stays else value
+            self._edit(path, len(path) - 1)[path[-1]] = stood if stays else value
             self._written[path] = None
             entry["is"] = value
             if was is not ABSENT:
@@ -351,42 +356,42 @@ class Draft:
         """Make the JSON Patch to what it shall be: only what was written is compared."""
         operations: list[Operation] = []
         done: set[str] = set()
-        moved = self._moved
         for path in self._written:
-            before: Any = self.original
-            after: Any = self.root
-            pointer = ""
-            left = len(path)
-            for step in path:
-                left -= 1
-                was = before.get(step, ABSENT) if type(before) is dict else before[step]
-                now = after.get(step, ABSENT) if type(after) is dict else after[step]
-                if was is now:
-                    break
-                pointer += f"/{_escape(step) if type(step) is str else step}"
-                if (
-                    not left
-                    or type(was) is not type(now)
-                    or type(was) not in _OPEN
-                    or (moved and path[: len(path) - left] in moved)
-                ):
-                    if pointer not in done:
-                        done.add(pointer)
-                        _change(was, now, pointer, operations)
-                    break
-                before, after = was, now
+            depth, was, now = self._differs(path)
+            if depth:
+                pointer = _pointer(path[:depth])
+                if pointer not in done:
+                    done.add(pointer)
+                    _change(was, now, pointer, operations)
         return operations
 
-    def _forget(self, path: Path) -> None:
-        """What stood at a path stands there no more: do not write to its copies again."""
-        if path in self._copies:
-            self._copies.clear()
+    def _differs(self, path: Path) -> tuple[int, Any, Any]:
+        """Find where on a path the draft first is another than the original, if it is.
+
+        Gives how many steps there are to it, 0 where there is no difference, and both values.
+        """
+        before: Any = self.original
+        after: Any = self.root
+        for depth, step in enumerate(path, 1):
+            was = before.get(step, ABSENT) if type(before) is dict else before[step]
+            now = after.get(step, ABSENT) if type(after) is dict else after[step]
+            if was is now:
+                return 0, was, now
+            kind = type(now)
+            if (
+                depth == len(path)
+                or type(was) is not kind
+                or (kind is not dict and kind is not list)
+                or (self._moved and path[:depth] in self._moved)
+            ):
+                return depth, was, now
+            before, after = was, now
+        return 0, before, after
 
     def _move(self, path: Path) -> None:
         """The items of a list have moved: nothing in it is where it was."""
         self._written[path] = None
         self._moved.add(path)
-        self._copies.clear()
         self._places.clear()
 
 
@@ -428,12 +433,16 @@ def _places(items: Any, key: str) -> dict[str, int]:
     return found
 
 
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
+@lru_cache(maxsize=4096)
+def _pointer(path: Path) -> str:
+    """Write a JSON pointer (RFC 6901)."""
+    return "".join(["/" + _token(step) for step in path])
 
 
-_OPEN: Final = (dict, list)
-"""The types of values that a patch looks into."""
+def _token(step: Step) -> str:
+    if isinstance(step, int):
+        return str(step)
+    return step.replace("~", "~0").replace("/", "~1") if "~" in step or "/" in step else step
 
 
 def _change(was: Any, now: Any, path: str, operations: list[Operation]) -> None:
@@ -452,7 +461,7 @@ def _compare(before: Any, after: Any, path: str, operations: list[Operation]) ->
         for key in {**before, **after}:
             was, now = before.get(key, ABSENT), after.get(key, ABSENT)
             if was is not now:
-                _change(was, now, f"{path}/{_escape(key)}", operations)
+                _change(was, now, f"{path}/{_token(key)}", operations)
     elif isinstance(before, list) and isinstance(after, list):
         _compare_lists(before, after, path, operations)
     elif not identical(before, after):

@@ -56,10 +56,10 @@ _TEMPLATE: Final = msgspec.json.Decoder(_Template | None)
 _ANYTHING: Final = msgspec.json.Decoder()
 
 
-# JSON may write any character in six; the API server writes <, > and & so.
-_ESCAPED: Final = re.compile(rb"\\u(?!00(?:26|3[ce]))", re.IGNORECASE)
-
-
+# After a backslash these may spell any character; the API server spells <, > and & so.
+_SPELLS: Final = (b"u", b"/")
+_SPELLS_OTHERS: Final = (b"u0026", b"u003c", b"u003e", b"u003C", b"u003E")
+_END: Final = 9
 _PLAIN: Final = re.compile(r"[\w.:/@-]+", re.ASCII)
 
 
@@ -86,7 +86,7 @@ class OldObject:
         """What the pod template's metadata says; nothing where that cannot be about us."""
         if self._below is None:
             self._below = {}
-            if not self._lacks(_PREFIX):
+            if not self._lacks(_PREFIX[-_END:]):
                 with suppress(msgspec.ValidationError):  # it says nothing then
                     template = self._decode(_TEMPLATE)
                     self._below = _said(template.metadata if template else None)
@@ -102,13 +102,19 @@ class OldObject:
 
     def never_says(self, text: str) -> bool:
         """Tell whether a text certainly is no string in the pod template."""
-        return _PLAIN.fullmatch(text) is not None and self._lacks(b'"%s"' % text.encode())
+        if not _PLAIN.fullmatch(text):
+            return False
+        quoted = b'"%s"' % text.encode()
+        # A short text is found, or not found, faster; and mostly the end is what is new.
+        return self._lacks(quoted[-_END:]) or self._lacks(quoted)
 
     def _lacks(self, text: bytes) -> bool:
         """Tell whether a text that JSON need not escape stands nowhere, however it is written."""
         if self._literal is None:
-            self._literal = b"\\/" not in self._text and not (
-                b"\\u" in self._text and _ESCAPED.search(self._text)
+            # By single bytes, which are found twenty times as fast as pairs.
+            escapes = self._text.split(b"\\")[1:]
+            self._literal = not any(
+                each.startswith(_SPELLS) and not each.startswith(_SPELLS_OTHERS) for each in escapes
             )
         return self._literal and text not in self._text
 

@@ -31,6 +31,7 @@ from webhook.review import Request
 
 log = logging.getLogger("webhook")
 
+_PATH: Final = "/mutate"
 _OK: Final = 200
 _OURS: Final = frozenset({408, 413, 503})  # what a request met that may have been in order
 _JSON: Final = b"application/json"
@@ -108,10 +109,27 @@ def webhook_app(
             to await, within its own bound, before it is answered anew.
         observe: told of each answer once it is sent.
     """
-    app = FastAPI(title="Seamless Rollouts", openapi_url=None, redirect_slashes=False)
     endpoint = _Mutate(answer, metrics, state, limits, learn, observe)
-    app.router.routes.append(Route("/mutate", endpoint, methods=["POST"]))
-    return app
+    return _App(endpoint, title="Seamless Rollouts", openapi_url=None, redirect_slashes=False)
+
+
+class _App(FastAPI):
+    """FastAPI, but for the one request that matters.
+
+    Middleware that has nothing to do, routing among one route, and wrapping what is sent twice
+    take a third as long as all that uvicorn does.
+    """
+
+    def __init__(self, endpoint: _Mutate, **options: Any) -> None:
+        super().__init__(**options)
+        self._mutate = endpoint
+        self.router.routes.append(Route(_PATH, endpoint, methods=["POST"]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == _PATH and scope["method"] == "POST":
+            await self._mutate(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 class _RefusedError(Exception):
