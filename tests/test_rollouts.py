@@ -37,7 +37,7 @@ from webhook.workload import (
 
 def stored(kind: str, status: Json, *, generation: int = 4, **spec: Any) -> Json:
     """Give a workload as the API server stores it."""
-    return {**workload(kind, metadata={"generation": generation}, **spec), "status": status}
+    return {**workload(kind, metadata={"generation": generation}, **spec), "status": dict(status)}
 
 
 SETTLED: dict[str, Json] = {

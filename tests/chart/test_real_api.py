@@ -26,7 +26,7 @@ from tests.chart.rendering import (
 )
 from tests.realapi import RealApi, real_api  # noqa: F401 - the fixture
 
-CUSTOM = {"Certificate", "Issuer", "ServiceMonitor"}
+CUSTOM = {"Certificate", "Issuer", "PrometheusRule", "ServiceMonitor"}
 CA = base64.b64encode(b"a bundle").decode()
 MANAGER = "seamless-certificates"
 
@@ -89,7 +89,8 @@ def test_the_api_server_takes_every_object(helm: helm_python.Config, values_file
     """Validation, and expressions that compile; custom resources need their own servers."""
     values = read_values(values_file)
     if any(each["kind"] in CUSTOM for each in render(values)):
-        values = values | {"certificates": {"mode": "self-managed"}, "serviceMonitor": {}}
+        off: dict[str, Any] = {"serviceMonitor": {}, "prometheusRule": {}}
+        values = values | {"certificates": {"mode": "self-managed"}} | off
     assert helm.install(str(CHART), NAME, values)["status"] == "deployed"
 
 
