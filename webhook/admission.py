@@ -241,7 +241,7 @@ class Admission:
     def _case(self, request: Request, kind: Kind) -> _Case:
         workload: Json = request.object
         old = request.old if request.operation == "UPDATE" else None
-        new_image = old is not None and _runs_another_image(old, workload)
+        new_image = old is not None and _runs_other_images(old, workload)
         same_template = False
         if old is not None and not new_image:
             if malformed({"spec": {"template": old.template}}):
@@ -458,16 +458,12 @@ class _Case(NamedTuple):
     same_template: bool
 
 
-def _runs_another_image(old: OldObject, workload: Json) -> bool:
-    """Tell whether a regular container certainly runs what none ran: no image there is ever ours.
+def _runs_other_images(old: OldObject, workload: Json) -> bool:
+    """Tell whether the regular containers run something else: no image there is ever ours.
 
     Mostly this is how a pod template changes, and then need not be compared.
     """
-    for container in containers(workload):
-        image = container.get("image")
-        if isinstance(image, str) and old.never_says(image):
-            return True
-    return False
+    return old.images != [each.get("image") for each in containers(workload)]
 
 
 def _told(problems: Sequence[Problem]) -> str | None:
