@@ -57,7 +57,10 @@ bench: $(VENV)/dev  ## measure speed, as ratios within one run
 	$(BIN)/python benchmarks/backfill.py
 	@if $(CAN_COMPILE); then $(MAKE) --no-print-directory $(COMPILED)/done && \
 	PYTHONPATH=$(COMPILED) $(BIN)/python benchmarks/decide.py && \
-	PYTHONPATH=$(COMPILED) $(BIN)/python benchmarks/serve.py; fi
+	PYTHONPATH=$(COMPILED) $(BIN)/python benchmarks/serve.py && \
+	PYTHONPATH=$(COMPILED) $(BIN)/python benchmarks/soak.py && \
+	PYTHONPATH=$(COMPILED) $(BIN)/python benchmarks/apiserver.py; \
+	else $(BIN)/python benchmarks/soak.py && $(BIN)/python benchmarks/apiserver.py; fi
 
 # Without atheris (it has wheels for Linux on x86-64 only) the same harnesses are searched blindly.
 FUZZ_SECONDS ?= 60
