@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jsonpatch
+import msgspec
 import orjson
 
 from webhook import review
@@ -127,7 +128,7 @@ def admitted(admission: Admission, plain: Json) -> Json:
     """Give an object as it is after the webhook has seen it."""
     decision = admission.decide(review.decode(admission_review(plain, None)))
     assert decision.result is not None
-    result: Json = orjson.loads(orjson.dumps(decision.result))
+    result: Json = msgspec.json.decode(msgspec.json.encode(decision.result))
     return result
 
 

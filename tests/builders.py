@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import jsonpatch
+import msgspec
 import orjson
 
 from webhook.admission import Admission, Answer, Decision
@@ -222,7 +223,14 @@ def forged(fields: Mapping[str, Any], **more: Any) -> str:
 
 def canonical(value: Any) -> bytes:
     """Give JSON that is equal for equal values, and tells `1` from `true` and `1.0`."""
-    return b"" if value is ... else orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if value is ...:
+        return b""
+    return orjson.dumps(value, default=undecoded, option=orjson.OPT_SORT_KEYS)
+
+
+def undecoded(raw: Any) -> Any:
+    """Decode what a decision leaves as it came: nobody asks for it."""
+    return msgspec.json.decode(raw)
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
@@ -277,7 +285,7 @@ def review(given: Any, old: Any = None, **more: Any) -> Json:
 
 def request_of(content: Json) -> Request:
     """Decode a review, the way that bytes go."""
-    return decode(orjson.dumps(content))
+    return decode(orjson.dumps(content, default=undecoded))
 
 
 def namespaces(
@@ -343,7 +351,7 @@ def codes(decision: Decision) -> set[str]:
 
 def answer(given: Any, old: Any = None, by: Admission = DEFAULT, **more: Any) -> Answer:
     """Answer a review, bytes to bytes."""
-    return by.answer(orjson.dumps(review(given, old, **more)))
+    return by.answer(orjson.dumps(review(given, old, **more), default=undecoded))
 
 
 def response(given: Any, old: Any = None, by: Admission = DEFAULT, **more: Any) -> Json:

@@ -294,11 +294,11 @@ def test_very_many_bad_settings_are_told_in_few_words() -> None:
     assert "; and 35 more; until then" in found.reason
 
 
-@pytest.mark.parametrize("configuration", [{"invalidSettings": "warn"}, {"mode": "audit"}])
-def test_where_nothing_is_ever_refused_a_bad_setting_is_only_skipped(configuration: Json) -> None:
+@pytest.mark.parametrize("mode", ["patch", "audit"])
+def test_where_nothing_is_ever_refused_a_bad_setting_is_only_skipped(mode: str) -> None:
     """By the configuration."""
-    found = stands(with_settings(deployment(), min_ready="soon"), cluster_scope(configuration))
-    assert found.state == "unpatched"
+    by = cluster_scope({"mode": mode, "invalidSettings": "warn"})
+    assert stands(with_settings(deployment(), min_ready="soon"), by).state == "unpatched"
 
 
 def test_a_bad_setting_out_of_scope_is_nobodys_matter() -> None:
@@ -323,6 +323,9 @@ def test_in_audit_mode_states_are_what_patch_mode_would_make_of_it() -> None:
     stale = stands(after(deployment(), by=EVERYTHING), by)
     assert stale.state == "stale"
     assert stale.reason.startswith("audit mode: would change min-ready")
+    bad = stands(with_settings(deployment(), min_ready="soon"), by)
+    assert bad.state == "refused"
+    assert bad.reason.startswith("audit mode: would be refused if it were created: metadata.")
 
 
 def test_annotations_without_room_for_a_record_leave_it_unpatched() -> None:

@@ -122,7 +122,64 @@ def _said(metadata: _Metadata | None) -> dict[str, Any]:
     return {"labels": metadata.labels, "annotations": metadata.annotations}
 
 
-class _Asked(msgspec.Struct, rename="camel", kw_only=True):
+# What the API server writes of an object, and of its metadata (`ObjectMeta`). Nobody asks for the
+# parts that are left as they came, and they may well be half of all that there is.
+_UNDECODED: Final = frozenset({"managedFields", "status"})
+_ABSENT: Final = msgspec.Raw()
+_OBJECT_META: Final = (
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+)
+
+
+def _known(name: str, keys: Sequence[str], **types: Any) -> Any:
+    """Make the type of an object that has no other keys than these, all of them optional."""
+    fields = [
+        (key, msgspec.Raw, _ABSENT)
+        if key in _UNDECODED
+        else (key, types.get(key, Any), msgspec.UNSET)
+        for key in keys
+    ]
+    return msgspec.defstruct(name, fields, forbid_unknown_fields=True)
+
+
+_ObjectMeta: Final = _known("_ObjectMeta", _OBJECT_META)
+_Object: Final = _known(
+    "_Object",
+    ("apiVersion", "kind", "metadata", "spec", "status"),
+    metadata=_ObjectMeta | None | msgspec.UnsetType,
+)
+
+
+def _mapping(known: Any) -> dict[str, Any]:
+    found = {}
+    for key in known.__struct_fields__:
+        value = getattr(known, key)
+        if value is not msgspec.UNSET and value is not _ABSENT:
+            found[key] = value
+    return found
+
+
+class Request(msgspec.Struct, rename="camel", kw_only=True):
+    """What the API server asks about one object (`AdmissionRequest`).
+
+    Of the `object`, `status` and `metadata.managedFields` may be undecoded (`msgspec.Raw`). Where
+    the old object is not of a workload's shape there is none: the API server has none such.
+    """
+
     uid: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     kind: GroupVersionKind
     operation: str
@@ -130,17 +187,9 @@ class _Asked(msgspec.Struct, rename="camel", kw_only=True):
     name: str | None = None
     namespace: str | None = None
     object: Any = None
+    old_object: _Workload | None = None
     options: Any = None
     dry_run: bool | None = None
-
-
-class Request(_Asked, rename="camel", kw_only=True):
-    """What the API server asks about one object (`AdmissionRequest`).
-
-    Where the old object is not of a workload's shape there is none: the API server has none such.
-    """
-
-    old_object: _Workload | None = None
 
     @property
     def old(self) -> OldObject | None:
@@ -154,20 +203,31 @@ class Request(_Asked, rename="camel", kw_only=True):
         return manager if isinstance(manager, str) else None
 
 
-class _Review(msgspec.Struct, rename="camel"):
-    api_version: Literal["admission.k8s.io/v1"]
-    kind: Literal["AdmissionReview"]
-    request: Request
+_KnownRequest: Final = msgspec.defstruct(
+    "_KnownRequest",
+    [("object", _Object | None, None)],
+    bases=(Request,),
+    rename="camel",
+    kw_only=True,
+)
 
 
-class _WithoutOld(msgspec.Struct, rename="camel"):
-    api_version: Literal["admission.k8s.io/v1"]
-    kind: Literal["AdmissionReview"]
-    request: _Asked
+class _OddRequest(Request, rename="camel", kw_only=True):
+    old_object: Any = None
 
 
-_REVIEW: Final = msgspec.json.Decoder(_Review)
-_WITHOUT_OLD: Final = msgspec.json.Decoder(_WithoutOld)
+def _review_of(request: Any) -> msgspec.json.Decoder[Any]:
+    fields: list[Any] = [
+        ("apiVersion", Literal["admission.k8s.io/v1"]),
+        ("kind", Literal["AdmissionReview"]),
+        ("request", request),
+    ]
+    return msgspec.json.Decoder(msgspec.defstruct("_Review", fields))
+
+
+_KNOWN: Final = _review_of(_KnownRequest)
+_UNKNOWN: Final = _review_of(Request)
+_ODD: Final = _review_of(_OddRequest)
 
 
 def decode(body: bytes) -> Request:
@@ -177,16 +237,31 @@ def decode(body: bytes) -> Request:
         InvalidReviewError: the body is no JSON, or no AdmissionReview `admission.k8s.io/v1`.
     """
     try:
-        try:
-            return _REVIEW.decode(body).request
-        except msgspec.ValidationError:
-            asked = _WITHOUT_OLD.decode(body).request
-            return Request(**msgspec.structs.asdict(asked))
+        return _decode_review(body)
     except msgspec.ValidationError as error:
         message = f"not an AdmissionReview {API_VERSION}: {_brief(error)}"
         raise InvalidReviewError(message) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise _no_json(error) from None
+
+
+def _decode_review(body: bytes) -> Request:
+    request: Request
+    try:
+        request = _KNOWN.decode(body).request
+    except msgspec.ValidationError:
+        try:
+            request = _UNKNOWN.decode(body).request
+        except msgspec.ValidationError:
+            request = _ODD.decode(body).request
+            request.old_object = None
+        return request
+    known: Any = request.object
+    if known is not None:
+        request.object = _mapping(known)
+        if isinstance(known.metadata, msgspec.Struct):
+            request.object["metadata"] = _mapping(known.metadata)
+    return request
 
 
 def _no_json(error: Exception) -> InvalidReviewError:

@@ -12,7 +12,7 @@ object as it is, decided afresh. So what is told here is what a backfill would d
     refused       has a setting that the webhook would refuse, were the workload created today
 
 Where several hold, the first of these wins: out of scope, opted out, refused, stale, unpatched,
-patched. In audit mode the state is what patch mode would make of it, and nothing is refused.
+patched. In audit mode the state is what patch mode would make of it, or would refuse.
 """
 
 from __future__ import annotations
@@ -149,14 +149,18 @@ def _standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
     refusal = _refusal(admission, kind, workload) if _warns_of_settings(decision) else None
     if refusal is None:
         return found
-    reason = f"would be refused if it were created: {refusal}; until then {found.state} without it"
-    return Standing(REFUSED, reason, decision, found.changes, bears)
+    told = f"would be refused if it were created: {refusal}; until then {found.state} without it"
+    return Standing(REFUSED, _audits(admission) + told, decision, found.changes, bears)
+
+
+def _audits(admission: Admission) -> str:
+    return "audit mode: " if admission.configuration.mode == "audit" else ""
 
 
 def _in_scope(admission: Admission, workload: Json, decision: Decision, *, bears: bool) -> Standing:
     applied = ", ".join(decision.applied)
     restarts = "pods would restart" if decision.restarts else "no pod would restart"
-    audits = "audit mode: " if admission.configuration.mode == "audit" else ""
+    audits = _audits(admission)
     if bears and decision.applied and _only_record(decision):
         # Nothing that was injected differs: no reason to restart a pod.
         return Standing(PATCHED, f"bears {applied}", decision, injected=True)
@@ -214,8 +218,17 @@ def _refusal(admission: Admission, kind: Kind, workload: Json) -> str | None:
     """Say what the workload would be refused for, were it created today; none where it is not.
 
     An update that finds a bad setting there skips it. The record is left out: with one, the
-    template would pass for a rollback, which nothing stands in the way of.
+    template would pass for a rollback, which nothing stands in the way of. Audit mode refuses
+    nothing, so patch mode is asked.
     """
+    settings = admission.configuration
+    if settings.mode == "audit":
+        admission = Admission(
+            settings.model_copy(update={"mode": "patch"}),
+            namespaces=admission.namespaces,
+            server=admission.server,
+            mutations=admission.mutations,
+        )
     created = _without_record(workload)
     spec = created.get("spec") or {}
     pod_template = _without_record(template(workload))

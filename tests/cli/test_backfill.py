@@ -186,6 +186,19 @@ def test_a_signal_ends_it_and_the_next_run_goes_on(
     assert ("patched and rolling" in out or "awaited (1 of 2)" in out) != awaited
 
 
+def test_ctrl_c_before_anything_has_begun_ends_it_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While modules are imported, too, which takes a second."""
+
+    def interrupted(_name: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert cli.main(["backfill"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_missing_right_is_one_line_with_its_rule(api: Rolling, command: Any) -> None:
     """On standard error, and the end is 1."""
     api.forbidden.add("statefulsets")
@@ -246,6 +259,7 @@ def test_selections_count(api: Rolling, command: Any) -> None:
         (["--exclude", "a/b/c"], "--exclude: 'a/b/c': expected NAMESPACE or NAMESPACE/NAME"),
         (["-n", "A"], "--namespace: 'A': expected a namespace's name"),
         (["-n", "a", "-A"], "not allowed with argument"),
+        (["--app"], "unrecognized arguments: --app"),
         (["--config", "/no/where"], "/no/where: No such file"),
         (["--kubeconfig", "/no/where"], "/no/where"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.builders import EXEC_QUIT, Json, deployment, hooked, record_of, template_of, workload
-from tests.e2e.cluster import MERGE_PATCH, Cluster, Shop
-from tests.e2e.release import Release
+from tests.e2e.cluster import MERGE_PATCH, Cluster, KubectlError, Shop
+from tests.e2e.release import NAME, NAMESPACE, Release
 from webhook.cli import backfill, revert
 from webhook.cluster.backfill import Clock
 
@@ -200,6 +201,60 @@ def test_a_webhook_that_is_away_ends_a_backfill_and_stops_no_revert(
     shop.label_namespace(inject=None)
     assert run(revert, shop, controllers, "--apply") == 0
     assert written(shop) == before
+
+
+def run_job(release: Release, clock: Clock, folder: Path, **values: Any) -> int:
+    """Run the chart's Job: its arguments, with the token of its own service account."""
+    release.ensure({"backfill": {"job": {"enabled": True, "output": "json", **values}}})
+    assert "warning" not in release.said_at_install.lower()  # of Pod Security
+    pod = release.manifest("Job")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    config = folder / "config.yaml"
+    config.write_text(release.manifest("ConfigMap")["data"]["config.yaml"], encoding="utf-8")
+    program, *arguments = (
+        f"--config={config}" if each.startswith("--config=") else each for each in container["args"]
+    )
+    assert program == "backfill"
+    account = pod["serviceAccountName"]
+    assert account == f"{NAME}-backfill"
+    kubectl = release.cluster.kubectl
+    token = kubectl("--namespace", NAMESPACE, "create", "token", account).output.strip()
+    kubeconfig = release.cluster.user(token, "backfill-pod")
+    return backfill.main([*arguments, f"--kubeconfig={kubeconfig}"], clock=clock)
+
+
+def test_the_job_may_do_what_it_needs_and_change_nothing_before_it_is_told_to(
+    release: Release,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Of all namespaces a preview; then one namespace is brought in, and Events are written."""
+    monkeypatch.setenv("POD_NAMESPACE", NAMESPACE)
+    shop = release.cluster.shop(labels={})
+    controllers = fill(shop)
+    before = written(shop)
+    shop.label_namespace(inject="enabled")
+    assert run_job(release, controllers, tmp_path) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    told = [json.loads(line) for line in captured.out.splitlines()]
+    names = [each["name"] for each in told if each.get("namespace") == shop.name]
+    assert sorted(names) == ["agent", "db", "quit", "web"]
+    assert written(shop) == before
+    account = f"--as=system:serviceaccount:{NAMESPACE}:{NAME}-backfill"
+    with pytest.raises(KubectlError):
+        shop.kubectl("auth", "can-i", "--quiet", "patch", "deployments", account)
+
+    assert run_job(release, controllers, tmp_path, apply=True, namespace=shop.name) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    told = [json.loads(line) for line in captured.out.splitlines()]
+    assert "note" not in {each["event"] for each in told}
+    assert told[-1]["outcomes"]["done"] == 4
+    assert all(record_of(found, template=False) for found in written(shop).values())
+    events = shop.kubectl("get", "events.events.k8s.io", "-o", "json").json["items"]
+    assert "BackfillFinished" in {event["reason"] for event in events}
 
 
 def test_workloads_are_brought_in_and_given_back_without_a_webhook(

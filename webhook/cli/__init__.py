@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # `typing` is slow to import
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 USAGE = """\
 usage: seamless COMMAND [OPTION...]
 
@@ -27,10 +23,15 @@ exit status: 0 done, 1 found or failed, 2 wrong use or bad input
 _COMMANDS = ("plan", "status", "backfill", "revert")
 
 
-def _unless_nobody_reads(run: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Run a command whose output may be cut short, by `| head` or by Ctrl-C."""
+def _unless_nobody_reads(command: str, arguments: list[str]) -> int:
+    """Run a command whose output may be cut short, by `| head` or by Ctrl-C.
+
+    Its modules are imported here, as that takes long enough for a Ctrl-C to come meanwhile.
+    """
+    from importlib import import_module
+
     try:
-        status = run(arguments)
+        status: int = import_module(f"webhook.cli.{command}").main(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # What Python would still flush at its end must not fail again.
@@ -55,9 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return serve.main(rest)
     if command in _COMMANDS:
-        from importlib import import_module
-
-        return _unless_nobody_reads(import_module(f"webhook.cli.{command}").main, rest)
+        return _unless_nobody_reads(command, rest)
     if command in ("-h", "--help", "help"):
         sys.stdout.write(USAGE)
         return 0

@@ -21,7 +21,6 @@ from webhook.cluster.backfill import (
     Care,
     Clock,
     End,
-    Namespaces,
     Outcome,
     Plan,
     Run,
@@ -32,7 +31,7 @@ from webhook.cluster.backfill import (
 )
 from webhook.cluster.client import Api, ApiError, ClusterError
 from webhook.cluster.installed import Installed, current_namespace, installed, reach
-from webhook.cluster.workloads import Workloads
+from webhook.cluster.workloads import Namespaces, Workloads
 from webhook.config import Configuration
 from webhook.estimate import duration
 from webhook.rollouts import Change, Progress, Window, least_total, window

@@ -45,7 +45,6 @@ from webhook.rollouts import (
     progress,
     rolls,
 )
-from webhook.settings import Namespace
 from webhook.workload import KINDS, Kind, malformed, mapping
 
 _CONFLICTS: Final = 5
@@ -168,37 +167,6 @@ class Teller(Protocol):
 # --- what there is to do -------------------------------------------------------------------------
 
 
-class Namespaces:
-    """What namespaces say: all that is read, and read anew where it matters."""
-
-    def __init__(self, workloads: Workloads) -> None:
-        self.known: dict[str, Namespace] = {}
-        self.parse: Callable[..., Namespace] = lambda name, *_: Namespace(name)
-        self._workloads = workloads
-
-    def read(self, only: str | None = None) -> None:
-        """Read all, or only one."""
-        if only is not None:
-            self.refresh(only)
-            return
-        for page in self._workloads.namespaces():
-            for each in page:
-                self._take(each)
-
-    def refresh(self, name: str) -> None:
-        """Read one anew.
-
-        Raises:
-            ApiError: it cannot be read; 404 where it is gone.
-        """
-        self._take(self._workloads.read(f"/api/v1/namespaces/{name}", "", "namespaces"))
-
-    def _take(self, found: Json) -> None:
-        metadata = mapping(found.get("metadata"))
-        name = str(metadata.get("name"))
-        self.known[name] = self.parse(name, metadata.get("labels"), metadata.get("annotations"))
-
-
 @dataclass(slots=True)
 class Plan:
     """What there is to do: groups of changes in order, and what is put off, with the reasons."""
@@ -249,6 +217,8 @@ def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
         elif verdict.done and rolls(kind, workload):  # an earlier run may have left it
             changes.append(_change(kind, workload, Verdict("", restarts=True), begun=True))
             continue
+        elif verdict.done and (seen := progress(kind, workload)).failed:  # or have ended with it
+            reason = f"nothing is left to do with it, but it is unhealthy: {seen.text}"
         else:
             continue
         if reason is None:
@@ -500,7 +470,10 @@ class Run:
             left = self._judge.judge(change.kind, stored)
         if left.operations and _version(stored) == _version(workload):
             who = "the webhook" if self._care.webhook else "the API server"
-            text = f"{who} left it as it was: is it called for it, does it answer, is it as old?"
+            text = (
+                f"{who} left it as it was: does it run, is it called for this namespace, "
+                "is it of the version of this command?"
+            )
             self._end(change, End.FAILED, text)
             return
         if left.operations:

@@ -21,9 +21,8 @@ from prometheus_client.registry import Collector
 from webhook.admission import Admission
 from webhook.certificates import Background, jittered
 from webhook.cluster.client import FORBIDDEN, NOT_FOUND, Api, ApiError, Backoff, Json
-from webhook.cluster.workloads import Workloads
+from webhook.cluster.workloads import Namespaces, Workloads
 from webhook.config import Configuration
-from webhook.settings import Namespace
 from webhook.standing import STATES, standing
 from webhook.workload import KINDS, Kind, mapping
 
@@ -105,37 +104,24 @@ def survey(
         ApiError: something cannot be read.
         InvalidSettingError: the configuration's `defaults` do not parse.
     """
-    known: dict[str, Namespace] = {}
+    namespaces = Namespaces(workloads)
     version = workloads.server()
     admission = Admission(
-        configuration, namespaces=known.get, server=lambda: version, own_namespace=own_namespace
+        configuration,
+        namespaces=namespaces.known.get,
+        server=lambda: version,
+        own_namespace=own_namespace,
     )
+    namespaces.parse = admission.table.namespace
     unknown: tuple[str, ...] = ()
-    for found in _namespaces(workloads, namespace):
-        if found is None:
-            unknown = (str(namespace),)
-            continue
-        metadata = mapping(found.get("metadata"))
-        name = str(metadata.get("name"))
-        labels, annotations = metadata.get("labels"), metadata.get("annotations")
-        known[name] = admission.table.namespace(name, labels, annotations)
+    try:
+        namespaces.read(namespace)
+    except ApiError as error:
+        if namespace is None or error.status not in (FORBIDDEN, NOT_FOUND):
+            raise
+        unknown = (namespace,) if error.status == FORBIDDEN else ()
     rows = sorted(look(workloads, admission, namespace, selector))
     return Survey(rows, unknown)
-
-
-def _namespaces(workloads: Workloads, namespace: str | None) -> Iterator[Json | None]:
-    """Read the namespaces that matter; `None` stands for one that we may not read."""
-    if namespace is None:
-        for page in workloads.namespaces():
-            yield from page
-        return
-    try:
-        yield workloads.read(f"/api/v1/namespaces/{namespace}", "", "namespaces")
-    except ApiError as error:
-        if error.status == FORBIDDEN:
-            yield None
-        elif error.status != NOT_FOUND:
-            raise
 
 
 def look(
@@ -156,32 +142,10 @@ def look(
     """
     for kind in KINDS.values():
         began = time.monotonic()
-        for page in _pages(workloads, kind, namespace, selector):
+        for page in workloads.pages(kind, namespace, selector):
             yield from (_row(admission, kind, workload) for workload in page)
             pause(time.monotonic() - began)
             began = time.monotonic()
-
-
-def _pages(
-    workloads: Workloads, kind: Kind, namespace: str | None, selector: str | None
-) -> Iterator[list[Json]]:
-    try:
-        yield from workloads.pages(kind, namespace, selector)
-    except ApiError as error:
-        if error.status != FORBIDDEN or _served(workloads, kind):
-            raise
-
-
-def _served(workloads: Workloads, kind: Kind) -> bool:
-    """Tell whether there is such a kind: whoever lacks a right is told so even where there is none.
-
-    Few have a right to read Argo Rollouts where Argo Rollouts is not installed.
-    """
-    try:
-        workloads.read(f"/apis/{kind.api_version}", kind.group, kind.resource)
-    except ApiError as error:
-        return error.status != NOT_FOUND
-    return True
 
 
 def _row(admission: Admission, kind: Kind, workload: Json) -> Row:

@@ -37,6 +37,7 @@ from webhook.cluster.client import (
 )
 from webhook.cluster.version import parse_version
 from webhook.mutations.model import ServerVersion
+from webhook.settings import Namespace
 from webhook.workload import Kind, mapping
 
 PAGE: Final = 250
@@ -290,6 +291,37 @@ class Workloads:
                 if not _passing(error) or backoff.failures >= _TRIES:
                     raise
             self._wait(seconds)
+
+
+class Namespaces:
+    """What namespaces say: all that is read, and read anew where it matters."""
+
+    def __init__(self, workloads: Workloads) -> None:
+        self.known: dict[str, Namespace] = {}
+        self.parse: Callable[..., Namespace] = lambda name, *_: Namespace(name)
+        self._workloads = workloads
+
+    def read(self, only: str | None = None) -> None:
+        """Read all, or only one."""
+        if only is not None:
+            self.refresh(only)
+            return
+        for page in self._workloads.namespaces():
+            for each in page:
+                self._take(each)
+
+    def refresh(self, name: str) -> None:
+        """Read one anew.
+
+        Raises:
+            ApiError: it cannot be read; 404 where it is gone.
+        """
+        self._take(self._workloads.read(f"/api/v1/namespaces/{name}", "", "namespaces"))
+
+    def _take(self, found: Json) -> None:
+        metadata = mapping(found.get("metadata"))
+        name = str(metadata.get("name"))
+        self.known[name] = self.parse(name, metadata.get("labels"), metadata.get("annotations"))
 
 
 def _passing(error: ApiError) -> bool:
