@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.cluster.fake_api import FakeApi, Fault, once
 from webhook.cluster import client
 from webhook.cluster.client import Api, ApiError, ClusterError, connect
+from webhook.cluster.installed import current_namespace
 from webhook.cluster.version import ServerVersionWatch, parse_version
 from webhook.mutations.model import ServerVersion
 
@@ -43,15 +45,35 @@ def test_a_kubeconfig_that_is_named_counts_even_in_a_pod(
     assert Api(found).request("GET", "/version")["major"] == "1"
 
 
-@pytest.mark.parametrize("content", ["", "[", "a: b", "clusters: 3", "\x00", "- 1"])
-def test_a_broken_kubeconfig_is_one_clear_error(tmp_path: Path, content: str) -> None:
-    """It names the file, and is one line."""
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[", "a: b", "clusters: 3", "\x00", "- 1", "text"),
+        "current-context: a\ncontexts: [{name: a, context: 3}]\nclusters: []\nusers: []",
+    ],
+)
+@pytest.mark.parametrize("use", [connect, lambda path: current_namespace(str(path))])
+def test_a_broken_kubeconfig_is_one_clear_error(
+    tmp_path: Path, content: str, use: Callable[[Path], object]
+) -> None:
+    """It names the file, and is one line in words of this field."""
     path = tmp_path / "config"
     path.write_text(content)
     with pytest.raises(ClusterError) as caught:
-        connect(path)
+        use(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "object" not in str(caught.value).replace("Expected object with name", "")
+
+
+def test_what_a_broken_kubeconfig_holds_is_not_told(tmp_path: Path) -> None:
+    """There are tokens and keys in it."""
+    path = tmp_path / "config"
+    content = kubeconfig(path, "https://127.0.0.1:1", {"token": "t0ken"}).read_text()
+    path.write_text(content.replace('"name": "u"', '"name": null'))
+    with pytest.raises(ClusterError, match="Expected key name") as caught:
+        connect(path)
+    assert "t0ken" not in str(caught.value)
 
 
 def test_a_pod_without_a_token_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

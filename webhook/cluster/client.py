@@ -97,20 +97,34 @@ def connect(kubeconfig: Path | None) -> Any | None:
             configuration.refresh_api_key_hook = _read_token
         else:
             return None
-    except (
-        load.ConfigException,
-        yaml.YAMLError,
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-    ) as error:
-        message = f"cannot reach the cluster by {where}: {' '.join(str(error).split())}"
+    except BROKEN as error:
+        message = f"cannot reach the cluster by {where}: {what_is_wrong(error)}"
         raise ClusterError(message) from None
     configuration.socket_options = _keep_alive()
     found = kubernetes.client.ApiClient(configuration)
     found.user_agent = USER_AGENT
     return found
+
+
+BROKEN: Final[tuple[type[Exception], ...]] = (
+    kubernetes.config.ConfigException,
+    yaml.YAMLError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+)
+"""What the client raises at a kubeconfig that it cannot use: it looks at no shape first."""
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Say in one line what is wrong with a kubeconfig, and never what it holds, keys and all."""
+    if isinstance(error, OSError):
+        return str(error.strerror or error)
+    if isinstance(error, (TypeError, KeyError, AttributeError)):
+        return "it is no kubeconfig"
+    return " ".join(str(error).split()).partition("/{")[0]
 
 
 def _read_token(configuration: Any) -> None:

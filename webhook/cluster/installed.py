@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import kubernetes
-import yaml
 
-from webhook.cluster.client import NOT_FOUND, Api, ApiError, ClusterError, Json, connect
+from webhook.cluster.client import (
+    BROKEN,
+    NOT_FOUND,
+    Api,
+    ApiError,
+    ClusterError,
+    Json,
+    connect,
+    what_is_wrong,
+)
 from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.config import Configuration, ConfigurationError, parse
 from webhook.workload import mapping
@@ -71,8 +79,8 @@ def current_namespace(kubeconfig: str | None) -> str:
     load: Any = kubernetes.config
     try:
         _, context = load.list_kube_config_contexts(config_file=str(path))
-    except (load.ConfigException, yaml.YAMLError, OSError, TypeError, ValueError) as error:
-        message = f"cannot read {path}: {' '.join(str(error).split())}"
+    except BROKEN as error:
+        message = f"cannot read {path}: {what_is_wrong(error)}"
         raise ClusterError(message) from None
     return str(mapping(mapping(context).get("context")).get("namespace") or "default")
 
