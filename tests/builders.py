@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -225,7 +226,10 @@ def canonical(value: Any) -> bytes:
     """Give JSON that is equal for equal values, and tells `1` from `true` and `1.0`."""
     if value is ...:
         return b""
-    return orjson.dumps(value, default=undecoded, option=orjson.OPT_SORT_KEYS)
+    try:
+        return orjson.dumps(value, default=undecoded, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # a number that has more than 64 bits
+        return json.dumps(value, default=undecoded, sort_keys=True).encode()
 
 
 def undecoded(raw: Any) -> Any:
@@ -285,7 +289,7 @@ def review(given: Any, old: Any = None, **more: Any) -> Json:
 
 def request_of(content: Json) -> Request:
     """Decode a review, the way that bytes go."""
-    return decode(orjson.dumps(content, default=undecoded))
+    return decode(msgspec.json.encode(content))
 
 
 def namespaces(
@@ -351,7 +355,7 @@ def codes(decision: Decision) -> set[str]:
 
 def answer(given: Any, old: Any = None, by: Admission = DEFAULT, **more: Any) -> Answer:
     """Answer a review, bytes to bytes."""
-    return by.answer(orjson.dumps(review(given, old, **more), default=undecoded))
+    return by.answer(msgspec.json.encode(review(given, old, **more)))
 
 
 def response(given: Any, old: Any = None, by: Admission = DEFAULT, **more: Any) -> Json:

@@ -172,7 +172,7 @@ class Admission:
         except InvalidReviewError as error:
             return Answer(400, str(error).encode())
         except (RecursionError, orjson.JSONEncodeError):
-            decision = _malformed("it is nested too deeply")
+            decision = _malformed("it is nested too deeply, or holds a number of over 64 bits")
             return Answer(200, self._encode(request.uid, decision), request, decision)
         except Exception:  # the boundary: whatever goes wrong in here must not hurt a deployment
             log.exception("request %s is allowed unpatched: unexpected error", request.uid)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from tests.builders import Json, apply, canonical, operations_of, review
@@ -129,7 +130,7 @@ def check_settled(decided: Decision, by: Admission) -> None:
         return
     # A template that was kept would have been decided otherwise as a new one.
     for old in (decided.result,) if decided.kept else (None, decided.result):
-        again = by.decide(decode(orjson.dumps(review(decided.result, old))))
+        again = by.decide(decode(msgspec.json.encode(review(decided.result, old))))
         assert again.skipped != "malformed"
         assert not again.operations, again.operations
         assert not again.restarts
