@@ -18,12 +18,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from tests.serving import JSON, REVIEW, Server, ask
-from tests.test_overload import ENTRY, with_parts
 from webhook import cli
 from webhook.admission import Admission
 from webhook.certificates import FileCertificates, Pair, self_signed, utc_now
@@ -272,26 +270,6 @@ def test_no_memory_for_a_body_is_503_and_counted() -> None:
     answer = app.post("/mutate", content=REVIEW, headers=JSON)
     assert (answer.status_code, answer.text) == (503, "out of memory\n")
     assert b'seamless_requests_refused_total{status="503"} 1.0' in metrics.text()
-
-
-def test_a_process_that_runs_out_of_memory_serves_on(serve: Callable[..., Server]) -> None:
-    """The review that was too much is not patched; the next one is."""
-    server = serve("--drain-seconds=0")
-    assert answers(server)
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    size = int(re.findall(r"VmSize:\s+(\d+) kB", status)[0]) * 1024
-    large = with_parts(ENTRY, 6 * MEBIBYTE)
-    limit = (size + 24 * MEBIBYTE, resource.RLIM_INFINITY)
-    resource.prlimit(server.process.pid, resource.RLIMIT_AS, limit)
-    connection = server.connect()
-    with contextlib.suppress(OSError, httpx.HTTPError):
-        connection.request("POST", "/mutate", large, JSON)
-        answer = connection.getresponse()
-        text = answer.read()
-        assert answer.status != 200 or "patch" not in json.loads(text)["response"]
-    connection.close()
-    assert server.process.poll() is None
-    server.until(lambda: answers(server))
 
 
 def test_without_file_descriptors_it_waits_and_then_goes_on(serve: Callable[..., Server]) -> None:

@@ -205,7 +205,7 @@ def test_a_body_of_too_many_parts_is_413_before_it_is_decoded() -> None:
     async def body() -> None:
         async with running() as server:
             bomb = with_parts(b'{"a":0},', 6 * MEBIBYTE)
-            assert await server.post(bomb) == b"HTTP/1.1 413 Request Entity Too Large"
+            assert (await server.post(bomb)).startswith(b"HTTP/1.1 413 ")
             assert await server.post(with_parts(ENTRY, 7 * MEBIBYTE)) == b"HTTP/1.1 200 OK"
 
     uvloop.run(body())
