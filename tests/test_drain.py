@@ -28,7 +28,7 @@ def test_rolling_one_of_two_replicas_loses_nothing() -> None:
 
     async def body() -> None:
         drill = Drill(
-            "--drain-seconds=0.6", f"--linger-seconds={LINGER_SECONDS}", each_second=200, delay=0.3
+            "--drain-seconds=1.5", f"--linger-seconds={LINGER_SECONDS}", each_second=200, delay=0.3
         )
         async with drill.load():
             for _ in range(2):

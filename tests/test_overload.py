@@ -365,6 +365,8 @@ def test_a_new_connection_takes_the_place_of_the_least_useful() -> None:
             await until(lambda: server.number("seamless_requests_in_flight") == 1)
             busy.append(await server.begin(MEBIBYTE))
             assert await asyncio.wait_for(silent[0].read(), PATIENCE_SECONDS) == b""
+            # One that has yet to ask would go before the idle one.
+            await until(lambda: server.number("seamless_requests_in_flight") == len(busy))
             busy.append(await server.begin(MEBIBYTE))
             rest = await asyncio.wait_for(idle[0].read(), PATIENCE_SECONDS)
             assert b"HTTP/1.1" not in rest
