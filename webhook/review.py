@@ -61,6 +61,8 @@ _WORKLOAD: Final = msgspec.json.Decoder(_Workload | None)
 _TEMPLATE: Final = msgspec.json.Decoder(_Template | None)
 _ANYTHING: Final = msgspec.json.Decoder()
 _EMPTY: Final = _Template()
+_BROKEN: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What a decoder raises; a `ValidationError` is a `DecodeError`, too."""
 
 
 class OldObject:
@@ -80,9 +82,11 @@ class OldObject:
         self._raw = workload.spec.template if workload.spec else _NULL
         self._decoded: dict[str, Any] | None = None
         try:
-            template = _decode(_TEMPLATE, self._raw) or _EMPTY
+            template = _TEMPLATE.decode(self._raw) or _EMPTY
         except msgspec.ValidationError:  # it says nothing then
             template = _EMPTY
+        except _BROKEN as error:
+            raise _no_json(error) from None
         self.above = _said(workload.metadata)
         self.below = _said(template.metadata)
         self.images = [each.image for each in (template.spec and template.spec.containers) or ()]
@@ -92,17 +96,11 @@ class OldObject:
         """The pod template."""
         if self._decoded is None:
             # By the decoder of the new object: equal keys then are one and the same string.
-            self._decoded = _decode(_ANYTHING, self._raw) or {}
+            try:
+                self._decoded = _ANYTHING.decode(self._raw) or {}
+            except _BROKEN as error:
+                raise _no_json(error) from None
         return self._decoded
-
-
-def _decode(decoder: Any, raw: msgspec.Raw) -> Any:
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError:
-        raise
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _no_json(error) from None
 
 
 def read_old(workload: Any) -> _Workload | None:
@@ -241,7 +239,7 @@ def decode(body: bytes) -> Request:
     except msgspec.ValidationError as error:
         message = f"not an AdmissionReview {API_VERSION}: {_brief(error)}"
         raise InvalidReviewError(message) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except _BROKEN as error:
         raise _no_json(error) from None
 
 

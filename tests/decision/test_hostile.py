@@ -516,3 +516,15 @@ def test_nothing_hostile_is_logged_as_an_error(caplog: pytest.LogCaptureFixture)
             for path in list(every_path(rich()))[1:60]:
                 check(answer(changed(rich(), *path, to=wrong), None, LENIENT))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("wrong", [b"1e999", b'"\xff"'])
+def test_an_old_object_that_is_no_json_within_is_400(wrong: bytes) -> None:
+    """It is decoded late, and in part; what was skipped until then is no unexpected error."""
+    stored = deployment(pod={"strange": "here"})
+    body = orjson.dumps(review(stored, stored))
+    head, seam, old = body.rpartition(b'"here"')
+    found = DEFAULT.answer(head + wrong + old)
+    assert seam
+    assert found.status == 400
+    assert b"not JSON" in found.body
