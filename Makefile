@@ -28,7 +28,7 @@ test-compiled: $(VENV)/dev  ## run the tests of decisions on compiled code, wher
 		tests/decision tests/test_examples.py tests/test_server.py; \
 	else echo 'test-compiled: skipped, for there is no C compiler (cc), or no Python.h'; fi
 
-$(COMPILED)/done: $(VENV)/dev setup.py $(wildcard webhook/*.py webhook/mutations/*.py)
+$(COMPILED)/done: $(VENV)/dev setup.py $(wildcard webhook/*.py webhook/*/*.py)
 	rm -rf $(COMPILED)
 	SEAMLESS_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $(COMPILED)
 	touch $@

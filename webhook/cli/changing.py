@@ -16,7 +16,14 @@ import orjson
 
 from webhook.admission import Admission
 from webhook.changes import Judge
-from webhook.cli.common import Parser, UsageError, configuration, fail
+from webhook.cli.common import (
+    Parser,
+    UsageError,
+    configuration,
+    fail,
+    which_cluster,
+    which_workloads,
+)
 from webhook.cluster.backfill import (
     Care,
     Clock,
@@ -69,12 +76,7 @@ def parser(program: str, description: str) -> Parser:
     found.add_argument(
         "--apply", action="store_true", help="do it; without, what would be done is shown"
     )
-    where = found.add_mutually_exclusive_group()
-    where.add_argument(
-        "-n", "--namespace", metavar="NAMESPACE", help="of one namespace (the kubeconfig's)"
-    )
-    where.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
-    found.add_argument("-l", "--selector", help="only workloads with these labels")
+    which_workloads(found)
     found.add_argument(
         "--exclude",
         action="append",
@@ -106,15 +108,7 @@ def parser(program: str, description: str) -> Parser:
         default="text",
         help="text, or a JSON object a line, for machines",
     )
-    found.add_argument(
-        "--config", metavar="FILE", help="a configuration; else that of the installed webhook"
-    )
-    found.add_argument("--kubeconfig", metavar="FILE", help="the cluster")
-    found.add_argument(
-        "--webhook-configuration",
-        metavar="NAME",
-        help="the webhook's MutatingWebhookConfiguration, where there are several",
-    )
+    which_cluster(found)
     return found
 
 

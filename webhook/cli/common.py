@@ -30,6 +30,29 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(text)
 
 
+def which_workloads(parser: Parser) -> None:
+    """Add the options that say which workloads of a cluster are meant."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "-n", "--namespace", metavar="NAMESPACE", help="of one namespace (the kubeconfig's)"
+    )
+    where.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
+    parser.add_argument("-l", "--selector", help="only workloads with these labels")
+
+
+def which_cluster(parser: Parser) -> None:
+    """Add the options that say which cluster, and which webhook in it."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="a configuration; else that of the installed webhook"
+    )
+    parser.add_argument("--kubeconfig", metavar="FILE", help="the cluster")
+    parser.add_argument(
+        "--webhook-configuration",
+        metavar="NAME",
+        help="the webhook's MutatingWebhookConfiguration, where there are several",
+    )
+
+
 def fail(program: str, error: Exception) -> int:
     """Print an error as one line; gives the exit status 2."""
     sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")

@@ -13,7 +13,14 @@ from typing import Any, Final
 
 import orjson
 
-from webhook.cli.common import Parser, UsageError, configuration, fail
+from webhook.cli.common import (
+    Parser,
+    UsageError,
+    configuration,
+    fail,
+    which_cluster,
+    which_workloads,
+)
 from webhook.cluster.client import ApiError, ClusterError
 from webhook.cluster.installed import Installed, current_namespace, installed, reach
 from webhook.cluster.standings import PAGE, Counted, Gauges, Row, Survey, survey
@@ -79,12 +86,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXIT)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "-n", "--namespace", metavar="NAMESPACE", help="of one namespace (the kubeconfig's)"
-    )
-    where.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
-    parser.add_argument("-l", "--selector", help="only workloads with these labels")
+    which_workloads(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -98,15 +100,7 @@ def _parser() -> Parser:
         metavar="STATES",
         help="exit with 1 where a workload is in one of these, such as unpatched,stale",
     )
-    parser.add_argument(
-        "--config", metavar="FILE", help="a configuration; else that of the installed webhook"
-    )
-    parser.add_argument("--kubeconfig", metavar="FILE", help="the cluster")
-    parser.add_argument(
-        "--webhook-configuration",
-        metavar="NAME",
-        help="the webhook's MutatingWebhookConfiguration, where there are several",
-    )
+    which_cluster(parser)
     parser.add_argument(
         "--metrics-file",
         metavar="FILE",
