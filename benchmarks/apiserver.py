@@ -2,7 +2,7 @@
 
 Dry-run creates of a two-container Deployment in namespaces that differ only in what is called for
 them: nothing, a MutatingAdmissionPolicy that does the simple half of the job (a preStop sleep, the
-grace period, minReadySeconds), `seamless serve` as the chart registers it, the same without
+grace period, minReadySeconds), `seamless serve` as the chart registers it, the same with
 matchConditions, and any other webhook that runs already. All are measured in turn, round after
 round, so that ratios hold on a noisy machine. etcd and kube-apiserver come from KUBEBUILDER_ASSETS.
 
@@ -53,7 +53,7 @@ NOTHING: Final = "nothing"
 APPLIES: Final = "MAP, ApplyConfiguration"
 PATCHES: Final = "MAP, JSONPatch"
 OURS: Final = "seamless serve"
-BARE: Final = "seamless serve, no matchConditions"
+CONDITIONED: Final = "seamless serve, with matchConditions"
 
 RULES: Final = [
     {
@@ -190,15 +190,26 @@ def configured(name: str, entries: Sequence[Json]) -> tuple[str, Json]:
     )
 
 
-def of_the_chart(excluded: Sequence[str], client: Json, version: str) -> tuple[str, Json]:
-    """Render the chart's entries with Helm; called by URL, and failing where calls fail."""
+def of_the_chart(
+    name: str, excluded: Sequence[str], client: Json, version: str, conditions: str
+) -> tuple[str, Json]:
+    """Render the chart's entries with Helm; called by URL, and failing where calls fail.
+
+    They fail so that nothing goes unnoticed. That is set afterwards: by the value of that name the
+    chart would have the API server evaluate what it does not by default.
+    """
     from tests.chart.rendering import only as only_one
     from tests.chart.rendering import render
 
-    values = {"excludedNamespaces": list(excluded), "webhook": {"failurePolicy": "Fail"}}
+    values = {
+        "fullnameOverride": name,
+        "excludedNamespaces": list(excluded),
+        "webhook": {"matchConditions": conditions},
+    }
     given = only_one(render(values, kubernetes=version), "MutatingWebhookConfiguration")
     for each in given["webhooks"]:
         each["clientConfig"] = client
+        each["failurePolicy"] = "Fail"
     return f"{_REGISTRATION}/mutatingwebhookconfigurations", given
 
 
@@ -401,10 +412,10 @@ async def many(clients: Sequence[Client], case: Case, seconds: float) -> int:
 
 def register(api: Api, others: Sequence[Other], client: Json, version: str) -> list[Case]:
     """Make the namespaces, and register what is called for each."""
-    names = [NOTHING, APPLIES, PATCHES, OURS, BARE, *(other.name for other in others)]
+    names = [NOTHING, APPLIES, PATCHES, OURS, CONDITIONED, *(other.name for other in others)]
     spaces = [f"bench-{index}" for index in range(len(names))]
     for space in spaces:
-        labels = {"seamless-rollouts.dev/inject": "enabled"} if space == spaces[3] else {}
+        labels = {"seamless-rollouts.dev/inject": "enabled"} if space in spaces[3:5] else {}
         body = {"metadata": {"name": space, "labels": labels}}
         api.request("POST", "/api/v1/namespaces", body=body)
     mutations = [
@@ -414,9 +425,11 @@ def register(api: Api, others: Sequence[Other], client: Json, version: str) -> l
     objects = [
         *policy("bench-apply", spaces[1], mutations[0]),
         *policy("bench-patch", spaces[2], mutations[1]),
-        # The chart's own way to leave namespaces alone: nothing is evaluated for the others.
-        of_the_chart([each for each in spaces if each != spaces[3]], client, version),
-        configured("bench-bare", [plain_entry(spaces[4], client)]),
+        *(
+            # The chart's own way to leave namespaces alone: nothing is evaluated for the others.
+            of_the_chart(space, [each for each in spaces if each != space], client, version, value)
+            for space, value in zip(spaces[3:5], ("auto", "always"), strict=True)
+        ),
     ]
     for other, space in zip(others, spaces[5:], strict=True):
         to = {"url": other.url, "caBundle": base64.b64encode(other.bundle).decode()}
@@ -433,7 +446,7 @@ def table(cases: Sequence[Case], rounds: int) -> None:
         case.name: [a - b for a, b in zip(case.medians, nothing.medians, strict=True)]
         for case in called
     }
-    beside = [case.name for case in called if case.name not in (OURS, BARE)]
+    beside = [case.name for case in called if case.name not in (OURS, CONDITIONED)]
     shares = "".join(f" of {name}'s |" for name in beside)
     print(f"| in the path | median | added | least to most |{shares} creates a second |")
     print(f"| --- | ---: | ---: | ---: |{' ---: |' * (len(beside) + 1)}")

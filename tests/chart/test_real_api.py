@@ -59,6 +59,16 @@ def webhooks(api: client.ApiClient) -> dict[str, str | None] | None:
     return {each.name: each.client_config.ca_bundle for each in found.webhooks}
 
 
+def conditions(api: client.ApiClient) -> dict[str, list[str]]:
+    """Name the conditions of each entry."""
+    admission = client.AdmissionregistrationV1Api(api)
+    found: Any = admission.read_mutating_webhook_configuration(NAME)
+    return {
+        each.name: [condition.name for condition in each.match_conditions or ()]
+        for each in found.webhooks
+    }
+
+
 def secret(api: client.ApiClient) -> Any:
     """Give the CA's Secret."""
     return client.CoreV1Api(api).read_namespaced_secret(f"{NAME}-ca", NAMESPACE)
@@ -108,6 +118,22 @@ def test_an_upgrade_keeps_what_the_pods_wrote(
     assert set(bundles.values()) == {CA}
     assert secret(api).data == {"tls.crt": CA}
     assert secret(api).metadata.labels["team"] == "b"
+
+
+def test_conditions_come_and_go_with_the_failure_policy(
+    helm: helm_python.Config, api: client.ApiClient
+) -> None:
+    """Those on what is in scope; the pods' field beside them stays, and so does the other entry."""
+    helm.install(str(CHART), NAME, {})
+    do_the_pods_part(api)
+    there = ["not-being-deleted", "own-template", "unless-disabled"]
+    for policy, expected in (("Ignore", []), ("Fail", there), ("Ignore", [])):
+        helm.upgrade(str(CHART), NAME, {"webhook": {"failurePolicy": policy}})
+        assert conditions(api) == {
+            "in-scope.seamless-rollouts.dev": expected,
+            "elsewhere.seamless-rollouts.dev": [*there[:2], "if-enabled"],
+        }
+        assert set((webhooks(api) or {}).values()) == {CA}
 
 
 def test_a_secret_that_the_pods_had_to_make_again_is_no_obstacle(

@@ -1,16 +1,20 @@
 """Whom the API server sends: the configuration's selectors, evaluated as the API server does.
 
 The webhook's own decision is the judge: what it would leave alone must cost no call, and what it
-would patch, or take an injection out of, must be sent, once.
+would patch, or take an injection out of, must be sent, once. Where the entry for namespaces in
+scope has no conditions, as by default, what they would keep away must get no answer but yes.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any, Final
 
+import orjson
 import pytest
 
+from tests import builders
 from tests.chart.rendering import (
     NAMESPACE,
     VALUES_FILES,
@@ -21,7 +25,6 @@ from tests.chart.rendering import (
     render,
 )
 from tests.chart.selection import Request, called
-from webhook import review
 from webhook.admission import Admission
 from webhook.config import parse
 from webhook.settings import Namespace
@@ -49,10 +52,14 @@ NAMESPACES: Final = {
     "nonsense": {INJECT: "yes"},
 }
 SCOPES: Final = ("opt-in", "cluster")
+IN_SCOPE: Final = "in-scope.seamless-rollouts.dev"
+BY_DEFAULT: Final[Manifest] = {}
+ALWAYS: Final[Manifest] = {"matchConditions": "always"}
 
 
-def configuration(values: Manifest | None = None) -> Manifest:
-    """Render the MutatingWebhookConfiguration."""
+def configuration(values: Manifest | None = None, webhook: Manifest = ALWAYS) -> Manifest:
+    """Render the MutatingWebhookConfiguration; with all conditions, unless told otherwise."""
+    values = {**(values or {}), "webhook": webhook}
     return only(render(values), "MutatingWebhookConfiguration")
 
 
@@ -64,8 +71,14 @@ def scope(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def scoped(scope: str) -> Manifest:
-    """Give the configuration of a scope."""
+    """Give the configuration of a scope, with all conditions."""
     return configuration({"scope": scope})
+
+
+@pytest.fixture(scope="module")
+def by_default(scope: str) -> Manifest:
+    """Give the configuration of a scope as it is by default: in scope without conditions."""
+    return configuration({"scope": scope}, BY_DEFAULT)
 
 
 def metadata(words: str = "nothing", *, record: bool = False) -> dict[str, Any]:
@@ -118,26 +131,21 @@ def request_for(
     return Request(kind.group, kind.resource, namespace, labels, new, old, version=kind.version)
 
 
-def wanted(request: Request, scope: str) -> bool:
-    """Ask the webhook itself whether it has anything to do with a request."""
+def judge_of(request: Request, scope: str) -> Admission:
+    """Build a webhook that knows the namespace of a request."""
     table = Admission(parse("", "built in")).table
     known = table.namespace("shop", request.namespace_labels, {})
-    judge = Admission(
+    return Admission(
         parse(f"{{scope: {scope}}}", "test"),
         namespaces=lambda _name: Namespace("shop", known.layer),
         own_namespace=NAMESPACE,
     )
-    group, _, version = request.new["apiVersion"].rpartition("/")
-    decision = judge.decide(
-        review.Request(
-            uid="1",
-            kind=review.GroupVersionKind(version, request.new["kind"], group),
-            operation=request.operation,
-            namespace=request.namespace,
-            object=request.new,
-            old_object=review.read_old(request.old),
-        )
-    )
+
+
+def wanted(request: Request, scope: str) -> bool:
+    """Ask the webhook itself whether it has anything to do with a request."""
+    given = builders.review(request.new, request.old, namespace=request.namespace)
+    decision = judge_of(request, scope).decide(builders.request_of(given))
     if decision.skipped in {"excluded-namespace", "deleting", "workload-ref"}:
         return False
     recorded = any(RECORD in str(each) for each in (request.new, request.old))
@@ -313,14 +321,15 @@ def test_what_is_being_deleted_costs_no_call(scoped: Manifest) -> None:
         assert called(scoped, request_for(new, new, labels=labels)) == []
 
 
-@pytest.mark.parametrize("reference", [{"kind": "Deployment", "name": "a"}, None])
+@pytest.mark.parametrize("reference", [{"kind": "Deployment", "name": "a"}, {}, None])
 def test_a_rollout_is_sent_unless_its_template_is_elsewhere(
-    scoped: Manifest, reference: dict[str, str] | None
+    scope: str, scoped: Manifest, reference: dict[str, str] | None
 ) -> None:
     """A Rollout with a `workloadRef` is left alone: its Deployment is patched."""
     new = workload("a label enabled", kind=KINDS["Rollout"])
     new["spec"]["workloadRef"] = reference
-    assert len(called(scoped, request_for(new))) == (reference is None)
+    request = request_for(new)
+    assert len(called(scoped, request)) == wanted(request, scope) == (not reference)
 
 
 def test_conditions_bear_workloads_with_hardly_anything_in_them(
@@ -365,7 +374,7 @@ def test_no_namespace_is_sent_unless_readiness_gates_are_switched_on(scope: str)
 
 def test_the_entries_answer_as_the_contract_says() -> None:
     """What an outage costs is settled here: Ignore, three seconds, no side effects."""
-    for webhook in configuration({"awsReadinessGates": True})["webhooks"]:
+    for webhook in configuration({"awsReadinessGates": True}, BY_DEFAULT)["webhooks"]:
         assert webhook["failurePolicy"] == "Ignore"
         assert webhook["timeoutSeconds"] == 3
         assert webhook["reinvocationPolicy"] == "IfNeeded"
@@ -379,3 +388,121 @@ def test_no_condition_needs_more_than_a_1_28_api_server_compiles() -> None:
     for webhook in configuration({"awsReadinessGates": True})["webhooks"]:
         for condition in webhook["matchConditions"]:
             assert "?" not in condition["expression"]
+
+
+# --- the entry for namespaces in scope, with and without its conditions ---------------------------
+
+
+@pytest.mark.parametrize(
+    ("webhook", "there"),
+    [
+        ({}, False),
+        ({"matchConditions": "auto"}, False),
+        ({"matchConditions": "always"}, True),
+        ({"failurePolicy": "Fail"}, True),
+        ({"failurePolicy": "Fail", "matchConditions": "auto"}, True),
+        ({"failurePolicy": "Fail", "matchConditions": "always"}, True),
+    ],
+    ids=str,
+)
+def test_conditions_on_what_is_in_scope_are_there_where_they_protect_or_are_asked_for(
+    scope: str, webhook: Manifest, *, there: bool
+) -> None:
+    """Under Fail a workload that is switched off must not depend on the webhook."""
+    values = {"scope": scope, "awsReadinessGates": True}
+    found = configuration(values, webhook)["webhooks"]
+    full = configuration(values)["webhooks"]
+    policy = webhook.get("failurePolicy", "Ignore")
+    assert {each["failurePolicy"] for each in found} == {policy}
+    assert ("matchConditions" in found[0]) == there
+    expected = [each | {"failurePolicy": policy} for each in full]
+    if not there:
+        del expected[0]["matchConditions"]
+    assert found == expected  # the other entries keep theirs, and nothing else is another
+
+
+def assorted() -> Iterator[dict[str, Any]]:
+    """Build what conditions tell apart: words, records, kinds, what leaves, what only refers."""
+    for above, below, record in itertools.product(WORDS, WORDS, ["", "workload", "template"]):
+        yield workload(above, below, record=record)
+    for kind in KINDS.values():
+        for words, record in itertools.product(WORDS, ["", "workload", "template"]):
+            yield workload(words, record=record, kind=kind)
+            leaving = workload(words, record=record, kind=kind)
+            leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            yield leaving
+            bare = workload(words, record=record, kind=kind)
+            bare["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            del bare["spec"]["template"]
+            yield bare
+    for words, record in itertools.product(WORDS, ["", "workload"]):
+        referring = workload(words, record=record, kind=KINDS["Rollout"])
+        referring["spec"]["workloadRef"] = {"kind": "Deployment", "name": "a"}
+        yield referring
+        del referring["spec"]["template"]
+        yield referring
+
+
+BAD: Final = {"pre-stop-sleep": "soon", "min-readi": "5s"}
+
+
+@pytest.mark.parametrize("settings", [{}, BAD], ids=["no settings", "bad settings"])
+@pytest.mark.parametrize("before", ["none", "nothing", "a label enabled", "a label disabled"])
+def test_what_the_conditions_keep_away_gets_no_answer_but_yes(
+    scope: str, scoped: Manifest, by_default: Manifest, before: str, settings: dict[str, str]
+) -> None:
+    """Allowed, and unpatched; of a bad setting there is a warning, no more."""
+    labels = NAMESPACES["enabled"]
+    old = None if before == "none" else workload(before)
+    kept_away = set()
+    for new in assorted():
+        given = new | {"metadata": {**new["metadata"], "annotations": dict(annotations_of(new))}}
+        given["metadata"]["annotations"] |= builders.settings(settings)
+        request = request_for(given, old and old | {"kind": given["kind"]}, labels=labels)
+        assert called(by_default, request) == [IN_SCOPE]
+        if called(scoped, request):
+            continue
+        judge = judge_of(request, scope)
+        response = builders.response(given, request.old, judge, namespace="shop")
+        warnings = response.pop("warnings", [])
+        reason = response.pop("auditAnnotations")["skipped"]
+        assert response == {"uid": response["uid"], "allowed": True}, given
+        assert all("skipped" in each for each in warnings), given
+        assert bool(warnings) == (reason == "disabled" and says_nonsense(given)), given
+        kept_away.add(reason)
+    assert kept_away == {"disabled", "deleting", "workload-ref"}
+
+
+def annotations_of(given: dict[str, Any]) -> dict[str, str]:
+    """Give the annotations of a workload."""
+    found: dict[str, str] = given["metadata"].get("annotations", {})
+    return found
+
+
+def says_nonsense(given: dict[str, Any]) -> bool:
+    """Tell whether a workload bears a setting, or a word, that means nothing."""
+    text = orjson.dumps(given).decode()
+    return any(each in text for each in (*BAD, f'"{INJECT}":"yes"'))
+
+
+def test_what_is_disabled_and_bears_a_record_gives_it_back_with_or_without_conditions(
+    scope: str, scoped: Manifest, by_default: Manifest
+) -> None:
+    """It is sent either way, and comes out as its user wrote it."""
+    plain = builders.deployment(says={"inject": "disabled"})
+    treated = builders.after(builders.deployment())
+    leaving = builders.with_settings(treated, inject="disabled")
+    request = request_for(leaving, treated, labels=NAMESPACES["enabled"])
+    assert called(scoped, request) == called(by_default, request) == [IN_SCOPE]
+    by = judge_of(request, scope)
+    assert builders.canonical(builders.after(leaving, treated, by=by)) == builders.canonical(plain)
+
+
+def test_elsewhere_is_the_same_with_or_without_conditions_on_what_is_in_scope(
+    scope: str, scoped: Manifest, by_default: Manifest
+) -> None:
+    """Its conditions choose by annotations, which no selector can."""
+    where = NAMESPACES["silent" if scope == "opt-in" else "disabled"]
+    for new in assorted():
+        request = request_for(new, labels=where)
+        assert called(scoped, request) == called(by_default, request)

@@ -56,6 +56,8 @@ def settings() -> Table:
         ({"precheck": {"resources": {"request": {}}}}, "request"),
         ({"awsReadinessGates": "yes"}, "/awsReadinessGates"),
         ({"webhook": {"failurePolicy": "ignore"}}, "/webhook/failurePolicy"),
+        ({"webhook": {"matchConditions": "never"}}, "/webhook/matchConditions"),
+        ({"webhook": {"matchConditions": False}}, "/webhook/matchConditions"),
         ({"webhook": {"timeoutSeconds": 30}}, "/webhook/timeoutSeconds"),
         ({"webhook": {"annotations": {"a": True}}}, "/webhook/annotations/a"),
         ({"certificates": {"mode": "manual"}}, "/certificates/mode"),

@@ -45,6 +45,12 @@ VALUES: Final[Json] = {
     "logFormat": "text",
     "excludedNamespaces": [EXCLUDED],
 }
+DEPLOYMENT: Final = deployment()
+SWITCHED_OFF: Final = tuple(
+    deployment(metadata={"name": f"web-{number}"}, **{place: {"inject": "disabled"}})
+    for number, place in enumerate(("says", "labels", "template_says", "template_labels"), 1)
+)
+"""Deployments that say so in each of the places, and are named `web-1` and so on."""
 PLAIN: Final = "webhook"
 HASTY: Final = "tests.e2e.hasty"
 """Modules that run the command: as it is, or with the waits between its rounds cut short."""
@@ -406,24 +412,30 @@ class Release:
         """Add up a metric over all pods: the reviews that were answered, unless told otherwise."""
         return sum(each.metric(name, **labels) for each in self.replicas)
 
-    def treats(self, shop: Shop) -> bool:
-        """Tell whether a new Deployment would be patched: a dry run."""
+    def treats(self, shop: Shop, given: Json = DEPLOYMENT) -> bool:
+        """Tell whether a new workload would be patched: a dry run."""
         path = f"/apis/apps/v1/namespaces/{shop.name}/deployments"
-        body = shop.own(deployment())
+        body = shop.own(given)
         made = self.cluster.api.request("POST", path, query={"dryRun": "All"}, body=body)
         return "minReadySeconds" in made["spec"]
 
     def _as_told(self) -> bool:
         """Tell whether the API server goes by the values, which it learns of by and by."""
         values = self._values or {}
-        on = bool(self.replicas) and values.get("webhook", {}).get("enabled", True)
+        told = values.get("webhook", {})
+        on = bool(self.replicas) and told.get("enabled", True)
         everywhere = on and values.get("scope") == "cluster"
         patches = values.get("mode") != "audit"
+        looks = told.get("failurePolicy") == "Fail" or told.get("matchConditions") == "always"
         before = self.count()
-        treated = (self.treats(self._inside), self.treats(self._outside))
-        if treated != (patches and on, patches and everywhere):
+        treated = (
+            self.treats(self._inside),
+            self.treats(self._outside),
+            self.treats(self._inside, SWITCHED_OFF[0]),
+        )
+        if treated != (patches and on, patches and everywhere, False):
             return False
-        if self.count() - before != on + everywhere:
+        if self.count() - before != on + everywhere + (on and not looks):
             return False
         body = {"metadata": {"name": "e2e-probe", "labels": self._inside.labels}}
         made = self.cluster.api.request(

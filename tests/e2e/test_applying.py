@@ -314,18 +314,24 @@ def test_the_other_kinds_live_alike(
     assert record_of(change.now, template=False) is None
 
 
-def test_a_rollout_with_a_workload_ref_is_not_sent(
-    shop: Shop, rollouts: None, release: Release
+@pytest.mark.parametrize("conditions", ["auto", "always"])
+def test_a_rollout_with_a_workload_ref_is_left_alone(
+    installed: Release, rollouts: None, conditions: str
 ) -> None:
-    """Its Deployment is."""
+    """Its Deployment is patched. With conditions it is not even sent; an empty one is none."""
     assert rollouts is None
-    given = workload("Rollout", template=None, selector=None, workloadRef={"name": "web"})
-    given["metadata"]["annotations"] = ENABLED
-    before = release.count()
-    with_reference = {key: value for key, value in given["spec"].items() if key != "template"}
-    shop.create({**given, "spec": with_reference})
-    assert release.count() == before
-    assert shop.get("rollout/web")["spec"] == with_reference
+    installed.ensure({"webhook": {"matchConditions": conditions}})
+    shop = installed.cluster.shop()
+    refers = workload("Rollout", template=None, selector=None, workloadRef={"name": "web"})
+    refers["metadata"]["annotations"] = ENABLED
+    before = installed.count()
+    assert not shop.create(refers).warnings
+    assert installed.count() - before == (conditions == "auto")
+    assert shop.get("rollout/web")["spec"] == refers["spec"]
+    before = installed.count()
+    shop.create(workload("Rollout", metadata={"name": "empty"}, workloadRef={}))
+    assert installed.count() - before == 1
+    assert_treated(shop.get("rollout/empty"))
 
 
 def test_surge_makes_a_rolling_update_lose_no_pod(shop: Shop) -> None:
@@ -380,7 +386,7 @@ def test_what_was_done_is_in_the_audit_log(shop: Shop, cluster: Cluster) -> None
     ]
     assert told == [
         {"applied": "pre-stop-sleep, min-ready"},
-        {},
+        {"skipped": "disabled"},
         {"skipped": "disabled"},
     ]
 

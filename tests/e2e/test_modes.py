@@ -40,8 +40,9 @@ def test_cluster_scope_treats_what_does_not_say_disabled(installed: Release) -> 
         shop.annotate("deployment/web", inject="disabled")
     assert change.generations == 1
     assert hooks(change.now) == [None]
-    before = installed.count()
     shop.touch()
+    assert hooks(shop.get()) == [None]
+    before = installed.count()
     away = cluster.shop({INJECT: "disabled"})
     away.create(WEB)
     assert hooks(away.get()) == [None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from tests.builders import (
     with_settings,
 )
 from tests.e2e.cluster import ENABLED, KubectlError, Shop, until
-from tests.e2e.release import EXCLUDED, Release
+from tests.e2e.release import EXCLUDED, SWITCHED_OFF, Release
 from webhook.cluster.client import ApiError
 
 WEB = deployment()
@@ -152,6 +153,25 @@ def test_under_fail_nothing_in_scope_passes_while_the_webhook_is_away(installed:
     with shop.watch() as change:
         shop.replace(WEB_2)
     assert hooks(change.now) == [NATIVE_30]
+
+
+@pytest.mark.parametrize("policy", ["Ignore", "Fail"])
+def test_what_is_switched_off_passes_while_the_webhook_is_away(
+    installed: Release, policy: str
+) -> None:
+    """Under Ignore like everything else; under Fail because the API server never asks."""
+    values = {"webhook": {"failurePolicy": policy}}
+    installed.ensure(values)
+    shop = installed.cluster.shop()
+    installed.stop()
+    with pytest.raises(KubectlError) if policy == "Fail" else contextlib.nullcontext():
+        shop.create(WEB)
+    for given in SWITCHED_OFF:
+        reference = f"deployment/{given['metadata']['name']}"
+        shop.create(given)
+        shop.touch(reference)
+        assert hooks(shop.get(reference)) == [None]
+    installed.ensure(values)
 
 
 def test_an_api_server_that_restarts_finds_the_webhook_where_it_was(release: Release) -> None:

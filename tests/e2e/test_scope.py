@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.builders import (
@@ -18,7 +20,7 @@ from tests.builders import (
     with_settings,
 )
 from tests.e2e.cluster import ENABLED, INJECT, Shop, until
-from tests.e2e.release import EXCLUDED, NAMESPACE, Release
+from tests.e2e.release import EXCLUDED, NAMESPACE, SWITCHED_OFF, Release
 
 WEB = deployment()
 WEB_2 = template_changed(WEB, "containers", 0, "image", to="registry.example/app:2")
@@ -39,6 +41,16 @@ def assert_treated(found: Json) -> None:
     assert hooks(found) == [NATIVE_30]
     assert grace(found) == 60
     assert found["spec"]["minReadySeconds"] == 30
+
+
+def leave(shop: Shop, name: str) -> None:
+    """Delete a Deployment that a finalizer holds, and then take that off: an update."""
+    held, let_go = ({"metadata": {"finalizers": value}} for value in (["e2e.example/held"], None))
+    reference = f"deployment/{name}"
+    shop.kubectl("patch", reference, "--type=merge", "-p", json.dumps(held))
+    shop.kubectl("delete", "--wait=false", reference)
+    shop.kubectl("patch", reference, "--type=merge", "-p", json.dumps(let_go))
+    assert shop.find(reference) is None
 
 
 @pytest.mark.parametrize("mark", ["annotate", "label"])
@@ -228,13 +240,48 @@ def test_excluded_namespaces_are_never_called(release: Release) -> None:
 
 
 def test_what_is_out_of_scope_costs_no_call(release: Release, shop: Shop) -> None:
-    """A namespace that is not selected, a workload that says disabled, any other kind."""
+    """A namespace that is not selected, any other kind, a subresource."""
+    shop.create(WEB)
     before = release.count()
     release.cluster.shop({}).create(WEB)
-    shop.create(with_settings(WEB, inject="disabled"))
     shop.kubectl("create", "configmap", "other")
     shop.kubectl("scale", "deployment/web", "--replicas=2")
     assert release.count() == before
+
+
+def test_what_is_switched_off_is_sent_and_left_as_it_is(release: Release, shop: Shop) -> None:
+    """In a namespace in scope: no patch and no warning; a create, an update and a PUT alike."""
+    before = release.count(outcome="skipped", reason="disabled")
+    for given in SWITCHED_OFF:
+        reference = f"deployment/{given['metadata']['name']}"
+        replaced = given | {"spec": given["spec"] | {"replicas": 5}}
+        for said in (shop.create(given), shop.touch(reference), shop.replace(replaced)):
+            assert not said.warnings
+        found = shop.get(reference)
+        assert hooks(found) == [None]
+        assert grace(found) == 30
+        assert "minReadySeconds" not in found["spec"]
+        assert RECORD not in json.dumps(found)
+    assert release.count(outcome="skipped", reason="disabled") - before == 3 * len(SWITCHED_OFF)
+
+
+def test_with_all_conditions_what_is_switched_off_or_leaving_costs_no_call(
+    installed: Release,
+) -> None:
+    """Unless it bears a record: then it is sent, so that what was injected can leave."""
+    installed.ensure({"webhook": {"matchConditions": "always"}})
+    shop = installed.cluster.shop()
+    shop.create(WEB)
+    assert_treated(shop.get())
+    before = installed.count()
+    for given in SWITCHED_OFF:
+        shop.create(given)
+        shop.touch(f"deployment/{given['metadata']['name']}")
+    leave(shop, "web-1")
+    assert installed.count() == before
+    shop.annotate("deployment/web", inject="disabled")
+    assert installed.count() - before == 1
+    assert_untreated(shop.get())
 
 
 def test_an_object_is_sent_once_in_a_pass(release: Release, shop: Shop) -> None:
@@ -260,14 +307,10 @@ def test_an_object_is_sent_once_in_a_pass(release: Release, shop: Shop) -> None:
     assert release.count(outcome="unchanged") > 0
 
 
-def test_a_deletion_is_not_sent(release: Release, shop: Shop) -> None:
-    """Nor what a finalizer still holds."""
-    held = deployment(metadata={"finalizers": ["e2e.example/held"]})
-    shop.create(held)
-    before = release.count()
-    shop.kubectl("delete", "--wait=false", "deployment/web")
-    shop.kubectl(
-        "patch", "deployment/web", "--type=merge", "-p", '{"metadata":{"finalizers":null}}'
-    )
-    assert shop.find("deployment/web") is None
-    assert release.count() == before
+def test_what_leaves_is_not_held_up(release: Release, shop: Shop) -> None:
+    """A deletion is not sent; what a finalizer still holds is left alone, whatever it bears."""
+    shop.create(WEB)
+    before = release.count(), release.count(reason="deleting")
+    leave(shop, "web")
+    assert release.count() - before[0] == 2
+    assert release.count(reason="deleting") - before[1] == 1

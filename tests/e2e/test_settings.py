@@ -255,10 +255,15 @@ def test_a_bad_setting_on_a_namespace_refuses_nothing(release: Release) -> None:
 
 
 def test_a_bad_setting_out_of_scope_is_nobodys_business(release: Release) -> None:
-    """Neither in a namespace that is not selected, nor where the workload says disabled."""
+    """Neither in a namespace that is not selected, nor where the workload says disabled.
+
+    The latter is sent where its namespace is in scope, and then draws a warning.
+    """
     bad = with_settings(WEB, pre_stop_sleep="soon")
-    release.cluster.shop({}).create(bad)
-    release.cluster.shop(ENABLED).create(with_settings(bad, inject="disabled"))
+    assert not release.cluster.shop({}).create(bad).warnings
+    said = release.cluster.shop(ENABLED).create(with_settings(bad, inject="disabled"))
+    assert len(said.warnings) == 1
+    assert "pre-stop-sleep" in said.warnings[0]
 
 
 def test_warnings_reach_the_user(shop: Shop) -> None:

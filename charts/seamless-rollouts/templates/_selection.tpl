@@ -109,6 +109,6 @@ timeoutSeconds: {{ .Values.webhook.timeoutSeconds }}
 {{- if has "Rollout" .Values.kinds }}
 # A Rollout with a workloadRef has no pod template of its own: its Deployment is sent.
 - name: own-template
-  expression: "!has(object.spec) || !has(object.spec.workloadRef) || object.spec.workloadRef == null"
+  expression: "!has(object.spec) || !has(object.spec.workloadRef) || object.spec.workloadRef == null || object.spec.workloadRef == {}"
 {{- end }}
 {{- end }}
