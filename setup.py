@@ -18,6 +18,7 @@ COMPILED: Final = (
     "webhook/draft.py",
     "webhook/ledger.py",
     "webhook/settings.py",
+    "webhook/undecoded.py",
     "webhook/workload.py",
     *sorted(map(str, Path("webhook/mutations").glob("*.py"))),
 )

@@ -338,7 +338,8 @@ def decide(given: Json, old: Json | None = None, by: Admission = DEFAULT, **more
 
 def apply(given: Json, operations: Sequence[Json]) -> Json:
     """Apply a JSON Patch as the API server does, on what travels as JSON."""
-    return jsonpatch.apply_patch(given, orjson.loads(orjson.dumps(list(operations))))
+    sent = orjson.dumps(list(operations), default=undecoded)
+    return jsonpatch.apply_patch(given, orjson.loads(sent))
 
 
 def after(given: Json, old: Json | None = None, by: Admission = DEFAULT, **more: Any) -> Json:

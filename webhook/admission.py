@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import orjson
 
 from webhook import alerts, aws, review
@@ -18,7 +19,7 @@ from webhook.draft import ABSENT, TEMPLATE, Alert, Draft, Operation, grafted
 from webhook.ledger import NO_RECORD, AnnotationsFullError, Ledger, Record
 from webhook.mutations import MUTATIONS
 from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
-from webhook.review import InvalidReviewError, OldObject, Request
+from webhook.review import InvalidReviewError, Request
 from webhook.settings import (
     POD_TEMPLATE,
     WORKLOAD,
@@ -28,6 +29,7 @@ from webhook.settings import (
     Problem,
     Table,
 )
+from webhook.undecoded import OldObject, alike
 from webhook.workload import (
     DEFAULT_GRACE_SECONDS,
     Kind,
@@ -77,7 +79,7 @@ class Decision(NamedTuple):
         """Whether the pod template changes, so that pods restart; on CREATE there are none."""
         if self.kept or self.old is None or self.result is None:
             return False
-        return template(self.result) != self.old.template
+        return not alike(template(self.result), self.old.template)
 
     @property
     def outcome(self) -> str:
@@ -169,8 +171,8 @@ class Admission:
             decision = self.decide(request)
             audited = self.configuration.mode == "audit"
             return Answer(200, self._encode(request.uid, decision), request, decision, audited)
-        except InvalidReviewError as error:
-            return Answer(400, str(error).encode())
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in what was undecoded
+            return Answer(400, str(review.no_json(error)).encode())
         except (RecursionError, orjson.JSONEncodeError):
             decision = _malformed("it is nested too deeply, or holds a number of over 64 bits")
             return Answer(200, self._encode(request.uid, decision), request, decision)
@@ -240,14 +242,14 @@ class Admission:
 
     def _case(self, request: Request, kind: Kind) -> _Case:
         workload: Json = request.object
-        old = request.old if request.operation == "UPDATE" else None
+        old = request.old_object if request.operation == "UPDATE" else None
         new_image = old is not None and _runs_other_images(old, workload)
         same_template = False
         if old is not None and not new_image:
             if malformed({"spec": {"template": old.template}}):
                 old = None  # the API server has none such
             else:
-                same_template = template(workload) == old.template
+                same_template = alike(template(workload), old.template)
         namespace = self.namespaces(request.namespace) if request.namespace else None
         own = mapping(workload.get("metadata"))
         of_pods = mapping(template(workload).get("metadata"))
@@ -359,7 +361,7 @@ class Admission:
             return False
         before = Draft({"spec": {"template": case.old.template}})
         self.ledger.take_out(before, case.of_old_template, in_template=True)
-        return _as_stored(template(written)) == _as_stored(template(before.root))
+        return alike(_as_stored(template(written)), _as_stored(template(before.root)))
 
     def _situation(self, case: _Case, written: Json) -> Situation:
         above, below = case.above, case.below

@@ -81,7 +81,8 @@ def _hooks(workload: Json, _situation: Situation, found: list[Alert]) -> None:
             text = f"the preStop of {name} takes {slept} s of a grace period of {grace} s"
             found.append(Alert("hook-exceeds-grace", text))
         for key in ("livenessProbe", "startupProbe") if slept else ():
-            seconds = (container.get(key) or {}).get("terminationGracePeriodSeconds")
+            probe: Json = container.get(key) or {}
+            seconds = probe.get("terminationGracePeriodSeconds")
             if seconds is not None and seconds <= slept:
                 text = f"the {key} of {name} allows {seconds} s, which the preStop sleep uses up"
                 found.append(Alert("probe-grace", text))
@@ -89,7 +90,8 @@ def _hooks(workload: Json, _situation: Situation, found: list[Alert]) -> None:
 
 def _slept(container: Json, hook: Json) -> int:
     """Tell how many seconds a hook sleeps, as far as its command shows."""
-    command = (hook.get("exec") or {}).get("command") or ()
+    handler: Json = hook.get("exec") or {}
+    command = handler.get("command") or ()
     found = _SLEEP.findall(" ".join(command)) if command else ()
     return native_sleep(container) + sum(int(number) * _UNITS[unit] for number, unit in found)
 
@@ -100,7 +102,8 @@ def _all_unavailable(workload: Json, situation: Situation, found: list[Alert]) -
     unavailable = rolling.get("maxUnavailable", canary.get("maxUnavailable"))
     if unavailable is None:
         return
-    replicas = (workload.get("spec") or {}).get("replicas")
+    spec: Json = workload.get("spec") or {}
+    replicas = spec.get("replicas")
     replicas = 1 if replicas is None else replicas
     if situation.kind is DAEMON_SET:  # a node each: only a percentage can mean all
         gone = unavailable == "100%"
@@ -121,7 +124,7 @@ def _pods(value: Any, replicas: int) -> int:
 
 
 def _parallel(workload: Json, situation: Situation, found: list[Alert]) -> None:
-    spec = workload.get("spec") or {}
+    spec: Json = workload.get("spec") or {}
     if situation.kind is STATEFUL_SET and spec.get("podManagementPolicy") == "Parallel":
         found.append(Alert("parallel", "podManagementPolicy Parallel scales all pods at once"))
 
@@ -136,7 +139,8 @@ def _unknown_gate(workload: Json, _situation: Situation, found: list[Alert]) -> 
 
 def _own_name(workload: Json, situation: Situation, found: list[Alert]) -> None:
     wanted = situation["precheck"].value
-    name = (workload.get("metadata") or {}).get("name")
+    metadata: Json = workload.get("metadata") or {}
+    name = metadata.get("name")
     for target in map(parse_target, wanted):
         first, *rest = target.host.rstrip(".").split(".")
         if first == name and (not rest or rest[0] == situation.namespace):

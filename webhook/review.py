@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import orjson
+
+from webhook.undecoded import OldObject, template_of, workload_of
+from webhook.workload import CONTAINER_KEYS, mapping, template
 
 API_VERSION: Final = "admission.k8s.io/v1"
 WARNING_LENGTH: Final = 120
@@ -15,7 +19,8 @@ _WARNINGS: Final = 20
 _SPEAKER: Final = "seamless-rollouts: "
 _CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
 _MOST_SHOWN: Final = 300
-_NULL: Final = msgspec.Raw(b"null")
+BROKEN: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What a decoder raises; a `ValidationError` is a `DecodeError`, too."""
 
 
 class InvalidReviewError(ValueError):
@@ -30,152 +35,122 @@ class GroupVersionKind(msgspec.Struct, frozen=True):
     group: str | None = None
 
 
-class _Metadata(msgspec.Struct, frozen=True):
+# --- the object before an UPDATE: of it, only what is nearly always asked for --------------------
+
+
+class _Metadata(msgspec.Struct, frozen=True, gc=False):
     labels: dict[str, Any] | None = None
     annotations: dict[str, Any] | None = None
 
 
-class _Container(msgspec.Struct, frozen=True):
+class _Container(msgspec.Struct, frozen=True, gc=False):
     image: Any = None
 
 
-class _PodSpec(msgspec.Struct, frozen=True):
+class _Pod(msgspec.Struct, frozen=True, gc=False):
     containers: list[_Container] | None = None
 
 
-class _Template(msgspec.Struct, frozen=True):
+class _Template(msgspec.Struct, frozen=True, gc=False):
     metadata: _Metadata | None = None
-    spec: _PodSpec | None = None
+    spec: _Pod | None = None
 
 
-class _Spec(msgspec.Struct, frozen=True):
-    template: msgspec.Raw = _NULL
+class _Spec(msgspec.Struct, frozen=True, gc=False):
+    template: _Template | None = None
 
 
-class _Workload(msgspec.Struct, frozen=True):
+class _Workload(msgspec.Struct, frozen=True, gc=False):
     metadata: _Metadata | None = None
     spec: _Spec | None = None
 
 
-_WORKLOAD: Final = msgspec.json.Decoder(_Workload | None)
-_TEMPLATE: Final = msgspec.json.Decoder(_Template | None)
-_ANYTHING: Final = msgspec.json.Decoder()
-_EMPTY: Final = _Template()
-_BROKEN: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What a decoder raises; a `ValidationError` is a `DecodeError`, too."""
+# --- the object: all of it, but what nobody reads stays undecoded --------------------------------
 
+OBJECT_META: Final = (
+    *("annotations", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp"),
+    *("finalizers", "generateName", "generation", "labels", "managedFields", "name", "namespace"),
+    *("ownerReferences", "resourceVersion", "selfLink", "uid"),
+)
+"""What Kubernetes writes of the metadata of an object."""
+WORKLOAD_SPEC: Final = (
+    *("minReadySeconds", "paused", "progressDeadlineSeconds", "replicas", "revisionHistoryLimit"),
+    *("selector", "strategy", "template", "updateStrategy"),
+    # of StatefulSets
+    *("ordinals", "persistentVolumeClaimRetentionPolicy", "podManagementPolicy", "serviceName"),
+    "volumeClaimTemplates",
+    # of Argo Rollouts
+    *("analysis", "progressDeadlineAbort", "restartAt", "rollbackWindow", "workloadRef"),
+)
+"""What is written of the spec of each kind of workload."""
+POD_SPEC: Final = (
+    *("activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers"),
+    *("dnsConfig", "dnsPolicy", "enableServiceLinks", "ephemeralContainers", "evictionResponders"),
+    *("hostAliases", "hostIPC", "hostNetwork", "hostPID", "hostUsers", "hostname"),
+    *("hostnameOverride", "imagePullSecrets", "initContainers", "nodeName", "nodeSelector", "os"),
+    *("overhead", "preemptionPolicy", "priority", "priorityClassName", "readinessGates"),
+    *("resourceClaims", "resources", "restartPolicy", "runtimeClassName", "schedulerName"),
+    *("schedulingGates", "schedulingGroup", "securityContext", "serviceAccount"),
+    *("serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain"),
+    *("terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes"),
+    "workloadRef",
+)
+"""What Kubernetes writes of the spec of a pod."""
+CONTAINER: Final = (
+    *("args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle"),
+    *("livenessProbe", "name", "ports", "readinessProbe", "resizePolicy", "resources"),
+    *("restartPolicy", "restartPolicyRules", "securityContext", "startupProbe", "stdin"),
+    *("stdinOnce", "terminationMessagePath", "terminationMessagePolicy", "tty", "volumeDevices"),
+    *("volumeMounts", "workingDir"),
+)
+"""What Kubernetes writes of a container."""
 
-class OldObject:
-    """A workload as it was before an UPDATE, of which no more is decoded than is asked for.
-
-    Mostly that is what its metadata and that of its pod template say (`above`, `below`), and the
-    `images` of its regular containers, which tell at once that a pod template has changed.
-    Decoding all of it would take a third of a decision's time.
-
-    Raises:
-        InvalidReviewError: it is not JSON.
-    """
-
-    __slots__ = ("_decoded", "_raw", "above", "below", "images")
-
-    def __init__(self, workload: _Workload) -> None:
-        self._raw = workload.spec.template if workload.spec else _NULL
-        self._decoded: dict[str, Any] | None = None
-        try:
-            template = _TEMPLATE.decode(self._raw) or _EMPTY
-        except msgspec.ValidationError:  # it says nothing then
-            template = _EMPTY
-        except _BROKEN as error:
-            raise _no_json(error) from None
-        self.above = _said(workload.metadata)
-        self.below = _said(template.metadata)
-        self.images = [each.image for each in (template.spec and template.spec.containers) or ()]
-
-    @property
-    def template(self) -> dict[str, Any]:
-        """The pod template."""
-        if self._decoded is None:
-            # By the decoder of the new object: equal keys then are one and the same string.
-            try:
-                self._decoded = _ANYTHING.decode(self._raw) or {}
-            except _BROKEN as error:
-                raise _no_json(error) from None
-        return self._decoded
-
-
-def read_old(workload: Any) -> _Workload | None:
-    """Make of an object what `Request.old_object` wants.
-
-    Raises:
-        RecursionError: it is nested too deeply.
-        msgspec.ValidationError: it is not of a workload's shape.
-    """
-    old: _Workload | None = _WORKLOAD.decode(msgspec.json.encode(workload))
-    return old
-
-
-def _said(metadata: _Metadata | None) -> dict[str, Any]:
-    if metadata is None:
-        return {}
-    return {"labels": metadata.labels, "annotations": metadata.annotations}
-
-
-# What the API server writes of an object, and of its metadata (`ObjectMeta`). Nobody asks for the
-# parts that are left as they came, and they may well be half of all that there is.
-_UNDECODED: Final = frozenset({"managedFields", "status"})
-_ABSENT: Final = msgspec.Raw()
-_OBJECT_META: Final = (
-    "name",
-    "generateName",
-    "namespace",
-    "selfLink",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "labels",
-    "annotations",
-    "ownerReferences",
-    "finalizers",
-    "managedFields",
+_UNREAD: Final = frozenset(
+    {
+        *("managedFields", "ownerReferences", "status", "selector", "volumeClaimTemplates"),
+        *("affinity", "dnsConfig", "ephemeralContainers", "hostAliases", "imagePullSecrets"),
+        *("overhead", "resourceClaims", "securityContext", "tolerations"),
+        "topologySpreadConstraints",
+    }
 )
 
 
-def _known(name: str, keys: Sequence[str], **types: Any) -> Any:
+def _known(name: str, keys: Sequence[str], unread: Collection[str] = _UNREAD, **kinds: Any) -> Any:
     """Make the type of an object that has no other keys than these, all of them optional."""
     fields = [
-        (key, msgspec.Raw, _ABSENT)
-        if key in _UNDECODED
-        else (key, types.get(key, Any), msgspec.UNSET)
-        for key in keys
+        (key, msgspec.Raw if key in unread else kinds.get(key, Any), msgspec.UNSET) for key in keys
     ]
-    return msgspec.defstruct(name, fields, forbid_unknown_fields=True)
+    return msgspec.defstruct(name, fields, forbid_unknown_fields=True, gc=False)
 
 
-_ObjectMeta: Final = _known("_ObjectMeta", _OBJECT_META)
-_Object: Final = _known(
-    "_Object",
+def _if_any(kind: Any) -> Any:
+    return kind | None | msgspec.UnsetType
+
+
+_KnownContainer: Final = _known(
+    "_KnownContainer", CONTAINER, frozenset(CONTAINER).difference(CONTAINER_KEYS)
+)
+_KnownPod: Final = _known(
+    "_KnownPod", POD_SPEC, containers=_if_any(types.GenericAlias(list, _KnownContainer))
+)
+_KnownTemplate: Final = _known("_KnownTemplate", ("metadata", "spec"), spec=_if_any(_KnownPod))
+_KnownSpec: Final = _known("_KnownSpec", WORKLOAD_SPEC, template=_if_any(_KnownTemplate))
+_KnownObject: Final = _known(
+    "_KnownObject",
     ("apiVersion", "kind", "metadata", "spec", "status"),
-    metadata=_ObjectMeta | None | msgspec.UnsetType,
+    metadata=_if_any(_known("_KnownMetadata", OBJECT_META)),
+    spec=_if_any(_KnownSpec),
 )
 
 
-def _mapping(known: Any) -> dict[str, Any]:
-    found = {}
-    for key in known.__struct_fields__:
-        value = getattr(known, key)
-        if value is not msgspec.UNSET and value is not _ABSENT:
-            found[key] = value
-    return found
+# --- the review ----------------------------------------------------------------------------------
 
 
 class Request(msgspec.Struct, rename="camel", kw_only=True):
     """What the API server asks about one object (`AdmissionRequest`).
 
-    Of the `object`, `status` and `metadata.managedFields` may be undecoded (`msgspec.Raw`). Where
-    the old object is not of a workload's shape there is none: the API server has none such.
+    Of the `object`, what nobody reads may be undecoded (`webhook.undecoded`). Where the old object
+    is not of a workload's shape there is none: the API server has none such.
     """
 
     uid: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -185,14 +160,9 @@ class Request(msgspec.Struct, rename="camel", kw_only=True):
     name: str | None = None
     namespace: str | None = None
     object: Any = None
-    old_object: _Workload | None = None
+    old_object: OldObject | None = None
     options: Any = None
     dry_run: bool | None = None
-
-    @property
-    def old(self) -> OldObject | None:
-        """The object before an UPDATE, where there was one."""
-        return None if self.old_object is None else OldObject(self.old_object)
 
     @property
     def field_manager(self) -> str | None:
@@ -201,20 +171,10 @@ class Request(msgspec.Struct, rename="camel", kw_only=True):
         return manager if isinstance(manager, str) else None
 
 
-_KnownRequest: Final = msgspec.defstruct(
-    "_KnownRequest",
-    [("object", _Object | None, None)],
-    bases=(Request,),
-    rename="camel",
-    kw_only=True,
-)
-
-
-class _OddRequest(Request, rename="camel", kw_only=True):
-    old_object: Any = None
-
-
-def _review_of(request: Any) -> msgspec.json.Decoder[Any]:
+def _review_of(**kinds: Any) -> msgspec.json.Decoder[Any]:
+    """Make the decoder of a review with objects of these types."""
+    objects = [(key, kind, None) for key, kind in kinds.items()]
+    request = msgspec.defstruct("_Request", objects, bases=(Request,), rename="camel", kw_only=True)
     fields: list[Any] = [
         ("apiVersion", Literal["admission.k8s.io/v1"]),
         ("kind", Literal["AdmissionReview"]),
@@ -223,9 +183,20 @@ def _review_of(request: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(msgspec.defstruct("_Review", fields))
 
 
-_KNOWN: Final = _review_of(_KnownRequest)
-_UNKNOWN: Final = _review_of(Request)
-_ODD: Final = _review_of(_OddRequest)
+_KNOWN: Final = _review_of(object=_KnownObject | None, old_object=_Workload | None)
+_UNKNOWN: Final = _review_of(object=Any, old_object=_Workload | None)
+_ODD: Final = _review_of(object=Any, old_object=Any)
+
+
+def _old_template_of(kind: Any) -> msgspec.json.Decoder[Any]:
+    """Make the decoder of a review of which nothing is wanted but the old pod template."""
+    for name in ("template", "spec", "oldObject", "request"):
+        kind = msgspec.defstruct(f"_With_{name}", [(name, kind)])
+    return msgspec.json.Decoder(kind)
+
+
+_OLD_TEMPLATE: Final = _old_template_of(_KnownTemplate)
+_UNKNOWN_OLD_TEMPLATE: Final = _old_template_of(Any)
 
 
 def decode(body: bytes) -> Request:
@@ -239,30 +210,51 @@ def decode(body: bytes) -> Request:
     except msgspec.ValidationError as error:
         message = f"not an AdmissionReview {API_VERSION}: {_brief(error)}"
         raise InvalidReviewError(message) from None
-    except _BROKEN as error:
-        raise _no_json(error) from None
+    except BROKEN as error:
+        raise no_json(error) from None
 
 
 def _decode_review(body: bytes) -> Request:
     request: Request
     try:
         request = _KNOWN.decode(body).request
+        if request.object is not None:
+            request.object = workload_of(request.object)
     except msgspec.ValidationError:
         try:
             request = _UNKNOWN.decode(body).request
         except msgspec.ValidationError:
             request = _ODD.decode(body).request
             request.old_object = None
-        return request
-    known: Any = request.object
-    if known is not None:
-        request.object = _mapping(known)
-        if isinstance(known.metadata, msgspec.Struct):
-            request.object["metadata"] = _mapping(known.metadata)
+    if request.old_object is not None:
+        request.old_object = OldObject(request.old_object, lambda: _old_template(body))
     return request
 
 
-def _no_json(error: Exception) -> InvalidReviewError:
+def _old_template(body: bytes) -> dict[str, Any]:
+    """Read what was passed over at first.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON.
+    """
+    try:
+        return template_of(_OLD_TEMPLATE.decode(body).request.oldObject.spec.template)
+    except msgspec.ValidationError:
+        template = _UNKNOWN_OLD_TEMPLATE.decode(body).request.oldObject.spec.template
+        return mapping(template)
+
+
+def read_old(workload: dict[str, Any]) -> OldObject:
+    """Make of an object what `Request.old_object` wants.
+
+    Raises:
+        msgspec.ValidationError: it is not of a workload's shape.
+    """
+    return OldObject(msgspec.convert(workload, _Workload), lambda: template(workload))
+
+
+def no_json(error: Exception) -> InvalidReviewError:
+    """Say what a decoder raised."""
     return InvalidReviewError(f"the body is not JSON: {_brief(error)}")
 
 
@@ -299,7 +291,7 @@ def encode(
         }
     elif operations:
         response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(orjson.dumps(operations)).decode()
+        response["patch"] = base64.b64encode(orjson.dumps(operations, default=_as_it_came)).decode()
     if warnings:
         response["warnings"] = [warning_text(each) for each in _few(warnings)]
     if audit:
@@ -307,6 +299,12 @@ def encode(
     return orjson.dumps(
         {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
     )
+
+
+def _as_it_came(raw: Any) -> orjson.Fragment:
+    if not isinstance(raw, msgspec.Raw):
+        raise TypeError
+    return orjson.Fragment(bytes(raw))
 
 
 def warning_text(text: str) -> str:

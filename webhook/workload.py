@@ -17,7 +17,7 @@ DEFAULT_GRACE_SECONDS: Final = 30
 DEFAULT_DEADLINE_SECONDS: Final = 600
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kind:
     """One kind of workload.
 
@@ -68,23 +68,29 @@ def mapping(value: Any) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-# Each walks the way by itself, without a helper: they are asked many times a request.
+# Each walks the way by itself, without a helper, and says what it finds on it: they are asked many
+# times a request, and compiled, what is known to be a mapping is looked into three times faster.
 
 
 def template(workload: Json) -> Json:
     """Give the pod template."""
-    return (workload.get("spec") or _NOTHING).get("template") or _NOTHING
+    spec: Json = workload.get("spec") or _NOTHING
+    return spec.get("template") or _NOTHING
 
 
 def pod_spec(workload: Json) -> Json:
     """Give the pod template's spec."""
-    pod_template = (workload.get("spec") or _NOTHING).get("template") or _NOTHING
+    spec: Json = workload.get("spec") or _NOTHING
+    pod_template: Json = spec.get("template") or _NOTHING
     return pod_template.get("spec") or _NOTHING
 
 
 def containers(workload: Json) -> list[Json]:
     """Give the regular containers."""
-    return pod_spec(workload).get("containers") or []
+    spec: Json = workload.get("spec") or _NOTHING
+    pod_template: Json = spec.get("template") or _NOTHING
+    pod: Json = pod_template.get("spec") or _NOTHING
+    return pod.get("containers") or []
 
 
 def init_containers(workload: Json) -> list[Json]:
@@ -99,11 +105,13 @@ def is_sidecar(init_container: Json) -> bool:
 
 def is_windows(workload: Json) -> bool:
     """Tell whether the pods run on Windows."""
-    spec = pod_spec(workload)
-    system = (spec.get("os") or _NOTHING).get("name")
-    if system is None:
-        system = (spec.get("nodeSelector") or _NOTHING).get("kubernetes.io/os")
-    return bool(system == "windows")
+    pod = pod_spec(workload)
+    system: Json = pod.get("os") or _NOTHING
+    name = system.get("name")
+    if name is None:
+        selector: Json = pod.get("nodeSelector") or _NOTHING
+        name = selector.get("kubernetes.io/os")
+    return bool(name == "windows")
 
 
 def takes_host_ports(workload: Json) -> bool:
@@ -123,7 +131,7 @@ def serves(workload: Json) -> bool:
     for container in containers(workload):
         if container.get("ports"):
             return True
-        probe = container.get("readinessProbe") or _NOTHING
+        probe: Json = container.get("readinessProbe") or _NOTHING
         if probe.get("httpGet") or probe.get("tcpSocket") or probe.get("grpc"):
             return True
     return False
@@ -137,29 +145,33 @@ def grace_seconds(workload: Json) -> int:
 
 def pre_stop(container: Json) -> Json | None:
     """Give a container's preStop handler; `None` where there is none."""
-    hook: Json | None = (container.get("lifecycle") or _NOTHING).get("preStop")
+    lifecycle: Json = container.get("lifecycle") or _NOTHING
+    hook: Json | None = lifecycle.get("preStop")
     return hook
 
 
 def native_sleep(container: Json) -> int:
     """Give the seconds of a container's native preStop sleep; 0 where it has none."""
-    hook = (container.get("lifecycle") or _NOTHING).get("preStop") or _NOTHING
-    return (hook.get("sleep") or _NOTHING).get("seconds") or 0
+    lifecycle: Json = container.get("lifecycle") or _NOTHING
+    hook: Json = lifecycle.get("preStop") or _NOTHING
+    sleep: Json = hook.get("sleep") or _NOTHING
+    return sleep.get("seconds") or 0
 
 
 def longest_native_sleep(workload: Json) -> int:
     """Give the longest native preStop sleep, in seconds, native sidecars' among them."""
-    pod = pod_spec(workload)
     longest = 0
-    for key in ("containers", "initContainers"):
-        for container in pod.get(key) or ():
-            longest = max(longest, native_sleep(container))
+    for container in containers(workload):
+        longest = max(longest, native_sleep(container))
+    for container in init_containers(workload):
+        longest = max(longest, native_sleep(container))
     return longest
 
 
 def strategy(kind: Kind, workload: Json) -> Json:
     """Give the update strategy."""
-    return (workload.get("spec") or _NOTHING).get(kind.strategy) or _NOTHING
+    spec: Json = workload.get("spec") or _NOTHING
+    return spec.get(kind.strategy) or _NOTHING
 
 
 def rolling_update(kind: Kind, workload: Json) -> Json:
@@ -240,6 +252,9 @@ _WORKLOAD: Final = _shape(
         ),
     }
 )
+CONTAINER_KEYS: Final = (*(key for key, _, _ in _CONTAINER), "image")
+"""What is read of a regular container; all else may be undecoded (`webhook.undecoded`)."""
+
 _CALLED: Final = {dict: "mapping", list: "list", str: "string", int: "whole number"}
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from webhook import admission, alerts, draft, ledger, mutations, settings, workload
+from webhook import admission, alerts, draft, ledger, mutations, settings, undecoded, workload
 from webhook.mutations import pre_stop
 
 
 @pytest.mark.parametrize(
-    "module", [admission, alerts, draft, ledger, mutations, pre_stop, settings, workload]
+    "module",
+    [admission, alerts, draft, ledger, mutations, pre_stop, settings, undecoded, workload],
 )
 def test_what_is_tested_is_what_was_asked_for(module: object) -> None:
     """`make test` tests the source, `make test-compiled` what the image runs."""

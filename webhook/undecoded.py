@@ -1,0 +1,118 @@
+"""What nobody asks of a review stays as it came: bytes, of which only the end was looked for.
+
+Half of a workload is `env`, `resources`, `affinity` and the like, and the same again in the object
+before an UPDATE. Decoding it all would take longer than deciding. In the mappings that are made
+here such a value is a `msgspec.Raw`; all else is the untyped JSON that it always is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+Json = dict[str, Any]
+
+_decode: Final[Callable[[Any], Any]] = msgspec.json.Decoder().decode
+_UNSET: Final[Any] = msgspec.UNSET
+_RAW: Final[Any] = msgspec.Raw
+
+
+def workload_of(known: Any) -> Json:
+    """Give a workload of the type `_Object` (`webhook.review`) as a mapping."""
+    workload = _mapping(known)
+    metadata = workload.get("metadata")
+    if metadata is not None:
+        workload["metadata"] = _mapping(metadata)
+    known_spec = workload.get("spec")
+    if known_spec is not None:
+        spec = _mapping(known_spec)
+        workload["spec"] = spec
+        known_template = spec.get("template")
+        if known_template is not None:
+            spec["template"] = template_of(known_template)
+    return workload
+
+
+def template_of(known: Any) -> Json:
+    """Give a pod template of the type `_Template` (`webhook.review`) as a mapping."""
+    template = _mapping(known)
+    known_spec = template.get("spec")
+    if known_spec is not None:
+        spec = _mapping(known_spec)
+        template["spec"] = spec
+        known_containers: list[Any] | None = spec.get("containers")
+        if known_containers is not None:
+            spec["containers"] = [_mapping(each) for each in known_containers]
+    return template
+
+
+def _mapping(known: Any) -> Json:
+    found: Json = {}
+    keys: tuple[str, ...] = known.__struct_fields__
+    values: tuple[Any, ...] = msgspec.structs.astuple(known)
+    for index, value in enumerate(values):
+        if value is not _UNSET:
+            found[keys[index]] = value
+    return found
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal, whatever of them is undecoded.
+
+    Raises:
+        msgspec.DecodeError: what was left undecoded is no JSON.
+    """
+    if one is other:
+        return True
+    if type(one) is dict and type(other) is dict:
+        return len(one) == len(other) and all(
+            key in other and alike(value, other[key]) for key, value in one.items()
+        )
+    if type(one) is list and type(other) is list:
+        return len(one) == len(other) and all(map(alike, one, other))
+    # The API server writes what is equal alike, byte for byte; others may not.
+    return bool(one == other) or (
+        (type(one) is _RAW or type(other) is _RAW) and bool(_plain(one) == _plain(other))
+    )
+
+
+def _plain(value: Any) -> Any:
+    return _decode(value) if type(value) is _RAW else value
+
+
+class OldObject:
+    """A workload as it was before an UPDATE, of which no more is decoded than is asked for.
+
+    Mostly that is what its metadata and that of its pod template say (`above`, `below`), and the
+    `images` of its regular containers, which tell at once that a pod template has changed.
+
+    Args:
+        known: the workload, of the type `_Workload` (`webhook.review`).
+        read: gives the pod template whole; asked once, and only if there is one.
+    """
+
+    __slots__ = ("_read", "_template", "above", "below", "images")
+
+    def __init__(self, known: Any, read: Callable[[], Json]) -> None:
+        template = known.spec.template if known.spec else None
+        self._read = read
+        self._template: Json | None = None if template else {}
+        self.above = _said(known.metadata)
+        self.below = _said(template.metadata if template else None)
+        pods = template.spec if template else None
+        self.images: list[Any] = [each.image for each in (pods.containers if pods else None) or ()]
+
+    @property
+    def template(self) -> Json:
+        """The pod template."""
+        if self._template is None:
+            self._template = self._read()
+        return self._template
+
+
+def _said(metadata: Any) -> Json:
+    if metadata is None:
+        return {}
+    return {"labels": metadata.labels, "annotations": metadata.annotations}
