@@ -246,6 +246,22 @@ def test_selections_count(api: Rolling, command: Any) -> None:
     assert seen("-A", "--exclude", "shop/a", "--exclude", "bank") == {"b"}
 
 
+@pytest.mark.parametrize("apply", [[], ["--apply"]])
+def test_an_exclusion_that_excludes_nothing_is_told(
+    api: Rolling, command: Any, apply: list[str]
+) -> None:
+    """It may be misspelt, and what it was to spare is among what is done."""
+    api.place(deployment(), "payments")
+    excluded = ["--exclude", "shop/paymnets", "--exclude", "bank", "--exclude", "shop/payments"]
+    status, _, err = command("backfill", "-A", *excluded, *apply)
+    assert status == 0
+    told = [line for line in err.splitlines() if "--exclude" in line]
+    assert told == [
+        f"seamless backfill: --exclude {each}: there is no such workload among those selected"
+        for each in ("bank", "shop/paymnets")
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

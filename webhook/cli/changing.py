@@ -154,6 +154,8 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     admission = _admission(command, workloads, found, namespaces, selection)
     judge = command.judge(admission, options)
     found_to_do = plan(workloads, judge, selection)
+    for each in found_to_do.unmet:
+        _note(command, f"--exclude {each}: there is no such workload among those selected")
     output: _Output = (_Json if options.output == "json" else _Text)(command.program, care)
     output.plan(found_to_do, applied=options.apply)
     if not options.apply:

@@ -169,11 +169,15 @@ class Teller(Protocol):
 
 @dataclass(slots=True)
 class Plan:
-    """What there is to do: groups of changes in order, and what is put off, with the reasons."""
+    """What there is to do: groups of changes in order, and what is put off, with the reasons.
+
+    `unmet` holds what was to be excluded and is nowhere: it may be misspelt.
+    """
 
     groups: list[list[Change]] = field(default_factory=list)
     put_off: list[Outcome] = field(default_factory=list)
     looked_at: int = 0
+    unmet: list[str] = field(default_factory=list)
 
     @property
     def changes(self) -> list[Change]:
@@ -192,9 +196,9 @@ class Selection:
     selector: str | None = None
     excluded: frozenset[str] = frozenset()
 
-    def excludes(self, namespace: str, name: str) -> bool:
-        """Tell whether a workload is excluded."""
-        return namespace in self.excluded or f"{namespace}/{name}" in self.excluded
+    def excluding(self, namespace: str, name: str) -> frozenset[str]:
+        """Give what excludes a workload, if anything does."""
+        return self.excluded & {namespace, f"{namespace}/{name}"}
 
 
 def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
@@ -206,7 +210,8 @@ def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
     found = Plan()
     budgets = _Budgets(workloads)
     changes = []
-    for kind, workload in _selected(workloads, selection):
+    met: set[str] = set()
+    for kind, workload in _selected(workloads, selection, met):
         found.looked_at += 1
         verdict = judge.judge(kind, workload)
         change = _change(kind, workload, verdict)
@@ -227,16 +232,22 @@ def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
             found.put_off.append(Outcome(change, End.PUT_OFF, reason))
     found.groups = ordered(changes)
     found.put_off.sort(key=lambda each: each.change.place)
+    found.unmet = sorted(selection.excluded - met)
     return found
 
 
-def _selected(workloads: Workloads, selection: Selection) -> Iterator[tuple[Kind, Json]]:
+def _selected(
+    workloads: Workloads, selection: Selection, met: set[str]
+) -> Iterator[tuple[Kind, Json]]:
+    """Walk what is selected; `met` gets what has excluded something."""
     for kind in KINDS.values():
         for page in workloads.pages(kind, selection.namespace, selection.selector):
             for workload in page:
                 metadata = mapping(workload.get("metadata"))
                 where = str(metadata.get("namespace")), str(metadata.get("name"))
-                if not selection.excludes(*where):
+                excluding = selection.excluding(*where)
+                met |= excluding
+                if not excluding:
                     yield kind, workload
 
 
