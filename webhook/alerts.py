@@ -22,6 +22,7 @@ from webhook.workload import (
     native_sleep,
     pod_spec,
     pre_stop,
+    resolved,
     rolling_update,
     strategy,
     strategy_type,
@@ -108,19 +109,10 @@ def _all_unavailable(workload: Json, situation: Situation, found: list[Alert]) -
     if situation.kind is DAEMON_SET:  # a node each: only a percentage can mean all
         gone = unavailable == "100%"
     else:
-        gone = 0 < replicas <= _pods(unavailable, replicas)
+        gone = 0 < replicas <= resolved(unavailable, replicas, math.floor)
     if gone:
         text = f"maxUnavailable {unavailable} lets every replica go at once"
         found.append(Alert("all-unavailable", text))
-
-
-def _pods(value: Any, replicas: int) -> int:
-    """Resolve a number or percentage of pods, rounded down as the controllers do."""
-    if type(value) is int:
-        return value
-    if isinstance(value, str) and value.endswith("%") and value[:-1].isdecimal():
-        return math.floor(replicas * int(value[:-1][:9]) / 100)
-    return 0
 
 
 def _parallel(workload: Json, situation: Situation, found: list[Alert]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from webhook.workload import (
     containers,
     longest_native_sleep,
     pre_stop,
+    resolved,
     rolling_update,
     strategy_type,
 )
@@ -85,15 +85,6 @@ def _at_once(rolling: dict[str, Any], replicas: int) -> int:
     surge = resolved(rolling.get("maxSurge", "25%"), replicas, math.ceil)
     unavailable = resolved(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
     return max(1, surge + unavailable)
-
-
-def resolved(value: Any, replicas: int, rounded: Callable[[float], int]) -> int:
-    """Tell how many pods a bound of a rolling update stands for; 0 where it is none at all."""
-    if type(value) is int:
-        return value
-    if isinstance(value, str) and value.endswith("%") and value[:-1].isdecimal():
-        return int(rounded(replicas * int(value[:-1][:9]) / 100))
-    return 0
 
 
 def _sleep(workload: dict[str, Any]) -> int:

@@ -27,7 +27,7 @@ from datetime import datetime, time, tzinfo
 from typing import Any, Final
 
 from webhook.draft import Operation
-from webhook.estimate import estimate, resolved
+from webhook.estimate import estimate
 from webhook.workload import (
     DAEMON_SET,
     DEFAULT_DEADLINE_SECONDS,
@@ -38,6 +38,7 @@ from webhook.workload import (
     Kind,
     grace_seconds,
     mapping,
+    resolved,
     rolling_update,
     strategy,
     strategy_type,

@@ -15,6 +15,7 @@ import msgspec
 Json = dict[str, Any]
 
 _decode: Final[Callable[[Any], Any]] = msgspec.json.Decoder().decode
+_values: Final[Callable[[Any], tuple[Any, ...]]] = msgspec.structs.astuple
 _UNSET: Final[Any] = msgspec.UNSET
 _RAW: Final[Any] = msgspec.Raw
 
@@ -51,8 +52,7 @@ def template_of(known: Any) -> Json:
 def _mapping(known: Any) -> Json:
     found: Json = {}
     keys: tuple[str, ...] = known.__struct_fields__
-    values: tuple[Any, ...] = msgspec.structs.astuple(known)
-    for index, value in enumerate(values):
+    for index, value in enumerate(_values(known)):
         if value is not _UNSET:
             found[keys[index]] = value
     return found

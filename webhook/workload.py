@@ -6,7 +6,7 @@ survive. `malformed` is asked once; after it, every other function here may rely
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -177,6 +177,15 @@ def strategy(kind: Kind, workload: Json) -> Json:
 def rolling_update(kind: Kind, workload: Json) -> Json:
     """Give the bounds of a rolling update."""
     return strategy(kind, workload).get("rollingUpdate") or _NOTHING
+
+
+def resolved(value: Any, replicas: int, rounded: Callable[[float], int]) -> int:
+    """Tell how many pods a bound of a rolling update stands for; 0 where it is none at all."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and value.endswith("%") and value[:-1].isdecimal():
+        return int(rounded(replicas * int(value[:-1][:9]) / 100))
+    return 0
 
 
 def strategy_type(kind: Kind, workload: Json) -> str:
