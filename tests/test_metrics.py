@@ -364,6 +364,24 @@ def test_a_container_for_every_path_does_not_fill_the_memory() -> None:
     assert len(found._setting_of) <= 1000
 
 
+def test_answers_that_all_differ_are_counted_within_bounds() -> None:
+    """What is counted together is bounded, in number and in size, and none of it is lost."""
+    found = Metrics()
+    answer = Admission(Configuration()).answer(REVIEW)
+    assert answer.decision is not None
+    for index in range(1000):
+        path = f"/spec/template/spec/containers/{index}/lifecycle"
+        operations = [{"op": "add", "path": path, "value": {}}] * (1 if index % 10 else 100)
+        decision = answer.decision._replace(operations=operations)
+        found.count(answer._replace(decision=decision), 0.001)
+        assert len(found._alike) <= 200
+        assert all(len(paths) <= 30 for *_, paths, _codes, _refused in found._alike)
+    text = found.text().decode()
+    assert 'operation="CREATE",outcome="patched",reason=""} 1000.0' in text
+    assert 'seamless_patch_operations_total{setting="pre-stop-sleep"} 10900.0' in text
+    assert found.text().decode().count("} 10900.0") == 1
+
+
 def test_a_duration_falls_into_the_bucket_whose_bound_it_reaches() -> None:
     """As the library's own histogram has it: `le` is less than or equal."""
     found = Metrics()

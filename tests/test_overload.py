@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 import uvloop
 
 from tests.serving import JSON, PATIENCE_SECONDS, REVIEW, Server, ask, trusting
@@ -28,6 +27,7 @@ from webhook.connections import Bounds, Connection, Connections
 from webhook.connections import Server as Listener
 from webhook.metrics import Metrics
 from webhook.server import Limits, State, webhook_app
+from webhook.server import listener as new_listener
 
 ENTRY = b'{"name":"A_NAME","value":"value"},'
 """As dense as real objects get: an environment variable."""
@@ -104,10 +104,9 @@ async def running(
     metrics, state = Metrics(), State()
     answer = Admission(Configuration()).answer
     app = app or webhook_app(answer, metrics, state, limits=limits or Limits(), **others)
-    config = uvicorn.Config(app, lifespan="off", log_config=None, interface="asgi3")
     context = new_context()
     serve(context, self_signed(["localhost"], utc_now()))
-    listener = Listener(config, context, bounds or Bounds())
+    listener = new_listener(app, context, bounds=bounds or Bounds())
     with socket.create_server(("127.0.0.1", 0)) as opened:
         opened.setblocking(False)  # noqa: FBT003 - socket's own signature
         port = opened.getsockname()[1]

@@ -22,12 +22,13 @@ import socket
 import ssl
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 log = logging.getLogger("webhook")
 
@@ -46,6 +47,18 @@ _STEP_SECONDS: Final = 0.02
 # File descriptors that are not for connections: files, the API server, the other port.
 _RESERVED: Final = 64
 _MOST_HEADERS: Final = 100
+_NOTHING: Final[Mapping[bytes, AtOnce]] = {}
+
+
+class AtOnce(Protocol):
+    """Answers a POST that has arrived whole, as most do, without waiting for anything.
+
+    An ASGI app offers it beside ASGI, as its `at_once`: a mapping of paths. A task, two messages
+    and what uvicorn keeps for them take longer than all else that serving such a request takes.
+    """
+
+    def __call__(self, connection: Connection, scope: Scope, body: bytes) -> None:
+        """Call `connection.answer`, or leave the request to the ASGI app by not doing so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +176,14 @@ class Connection(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _asked = False
+    _idle_since: float | None = None  # the end of its last answer, until something arrives
+    # A request that uvicorn has not been told of, while what has just arrived is being parsed.
+    _at_once: Mapping[bytes, AtOnce]
+    _held = False
+    _whole = False
+    _keep_alive = False
+    _body = b""
 
     @classmethod
     def new(cls, server: Server) -> Connection:
@@ -170,6 +191,8 @@ class Connection(HttpToolsProtocol):
         made = cls(config=server.config, server_state=server.server_state, app_state={})
         made._all = server.open
         made.headers = []
+        plain = not (server.config.root_path or server.config.limit_concurrency or made.access_log)
+        made._at_once = getattr(made.app, "at_once", _NOTHING) if plain else _NOTHING
         return made
 
     # --- what uvicorn and the event loop call ---
@@ -183,6 +206,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins. No client of ours sends a third before the first is answered."""
+        if self._held:
+            self._hand_over()
         if self.pipeline:
             self._all.cut("pipeline")
             self.abort()
@@ -195,8 +220,68 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its head is whole; for its body, the app has a bound of its own."""
         self._in_head = False
+        self._asked = True
         self._disarm()
-        super().on_headers_complete()
+        parser = self.parser
+        if (
+            self.url.partition(b"?")[0] in self._at_once
+            and parser.get_method() == b"POST"
+            and not (self.busy or self.expect_100_continue or parser.should_upgrade())
+        ):
+            version = parser.get_http_version()
+            self.scope["http_version"] = version
+            self._keep_alive = version != "1.0" and parser.should_keep_alive()
+            self._held = True
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hold a body that comes in one piece as that piece: uvicorn would copy it twice."""
+        if self._held and not self._body:
+            self._body = body
+            return
+        if self._held:
+            self._hand_over()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """It is all there."""
+        if self._held:
+            self._whole = True
+        else:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin to be idle, as in uvicorn, but with one timer for many requests."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._await_request(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close, if it has been idle all the time."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return  # the next answer brings a new timer
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._await_request(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _await_request(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None  # and the timer stays: it looks when it ends
 
     def pause_writing(self) -> None:
         """Wait for a client that does not read its answers, but not for ever."""
@@ -213,10 +298,15 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head or len(self.headers) > _MOST_HEADERS:
             self._mind_head(len(data))
+        if self._held:
+            self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """There is nothing to expect any more."""
         self._disarm()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         if self._has_transport:  # else it has got no further than the handshake
             super().connection_lost(exc)
         self._all.forget(self)
@@ -227,6 +317,68 @@ class Connection(HttpToolsProtocol):
             self.scope.pop(SCOPE, None)  # type: ignore[typeddict-item]
         if not self._has_transport:
             self.parser = None  # type: ignore[assignment] # as uvicorn does for others
+
+    # --- requests that are answered at once ---
+
+    def _settle(self) -> None:
+        """Have the held request answered, or else leave it to uvicorn and the app."""
+        if self._whole and not self.flow.write_paused and not self.transport.is_closing():
+            scope: Any = self.scope  # uvicorn's own type for it is another
+            path, _, query = self.url.partition(b"?")
+            scope["method"] = "POST"
+            scope["path"] = path.decode("ascii")
+            scope["raw_path"] = path
+            scope["query_string"] = query
+            try:
+                self._at_once[path](self, scope, self._body)
+            except Exception:
+                if not self._held:  # else the app meets it again, and uvicorn tells
+                    log.exception("a request was answered, and could not be ended")
+                    self.transport.close()
+        if self._held:
+            self._hand_over()
+
+    def answer(self, status: int, media: bytes, body: bytes, *, close: bool) -> None:
+        """Answer the held request as uvicorn would, but in one TLS record instead of two.
+
+        Args:
+            status: of HTTP.
+            media: the content type.
+            body: the answer.
+            close: whether to close the connection after it.
+        """
+        keep_alive = self._keep_alive and not close
+        self._let_go_of_held()
+        defaults = b"".join([b"%s: %s\r\n" % each for each in self.server_state.default_headers])
+        self.transport.write(
+            b"%s%scontent-type: %s\r\ncontent-length: %d\r\n%s\r\n%s"
+            % (
+                STATUS_LINE[status],
+                defaults,
+                media,
+                len(body),
+                b"" if keep_alive else b"connection: close\r\n",
+                body,
+            )
+        )
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _hand_over(self) -> None:
+        """Tell uvicorn of the held request, as if all of it had arrived just now."""
+        body, whole = self._body, self._whole
+        self._let_go_of_held()
+        super().on_headers_complete()
+        self.cycle.keep_alive = self._keep_alive  # the parser has forgotten at a request's end
+        if body:
+            super().on_body(body)
+        if whole:
+            super().on_message_complete()
+
+    def _let_go_of_held(self) -> None:
+        self._held = self._whole = False
+        self._body = b""  # an idle connection holds nothing
 
     # --- bounds ---
 
@@ -273,9 +425,9 @@ class Connection(HttpToolsProtocol):
         """Rank: one that has never sent a request, then one that is idle, the longest first."""
         if self.busy:
             return 2, 0.0
-        if self.timeout_keep_alive_task is None:
+        if self._idle_since is None:
             return 0, 0.0
-        return 1, self.timeout_keep_alive_task.when()
+        return 1, self._idle_since
 
     def leave(self, *, spare_fresh: bool, spare_idle: bool) -> None:
         """Close, unless a request would be lost by that, or is spared for fear that it would.
@@ -286,7 +438,7 @@ class Connection(HttpToolsProtocol):
         """
         if self.busy or not self._has_transport or self.transport.is_closing():
             return
-        if spare_fresh if self.cycle is None else spare_idle:
+        if spare_idle if self._asked else spare_fresh:
             return
         if not _readable(self.transport.get_extra_info("socket")):
             self.transport.close()

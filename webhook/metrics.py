@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
+from operator import attrgetter, itemgetter
 from typing import Final, Protocol
 
 from prometheus_client import (
@@ -35,6 +36,7 @@ from webhook import VERSION, aws
 from webhook.admission import Answer
 from webhook.draft import NAMED, TEMPLATE
 from webhook.mutations import MUTATIONS
+from webhook.settings import Problem
 from webhook.workload import KINDS
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,7 +58,18 @@ STATUSES: Final = (400, 408, 413, 415, 500, 503)
 _BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 3)
 _FIELDS: Final = tuple((place.full_path, place.setting) for m in MUTATIONS for place in m.fields)
 _PATHS: Final = 1000
+# What of an answer is counted: kind, operation, outcome, reason of skipping, settings applied,
+# paths of operations, codes of warnings, and names of refused settings.
+_Counted = tuple[
+    str, str, str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]
+]
+# A stranger's objects may bring ever new ones, and large ones.
+_MOST_COUNTED: Final = 200
+_MOST_PARTS: Final = 30
 _TEMPLATE_METADATA: Final = (*TEMPLATE, "metadata")
+
+_path_of = itemgetter("path")
+_code_of = attrgetter("code")
 
 
 class Tally(Protocol):
@@ -64,9 +77,6 @@ class Tally(Protocol):
 
     def add(self, *labels: str, number: int = 1) -> None:
         """Count something."""
-
-    def each(self, values: Iterable[str]) -> None:
-        """Count values of the only label, one each."""
 
 
 class _Durations(Protocol):
@@ -122,6 +132,7 @@ class Metrics:
         for status in STATUSES:
             self._refused.add(str(status), number=0)
         self._setting_of = _SettingOf()
+        self._alike: dict[_Counted, list[int]] = {}
         self.include(_Build())
         self.include(ProcessCollector(registry=None))
 
@@ -169,26 +180,57 @@ class Metrics:
         if request is None or decision is None:
             self.refuse(answer.status)
             return
-        kind, operation, skipped = request.kind.kind, request.operation, decision.skipped
-        self._reviews.add(
+        kind, operation, operations = request.kind.kind, request.operation, decision.operations
+        counted = (
             kind if kind in REVIEWED_KINDS else OTHER,
             operation if operation in OPERATIONS else OTHER,
             answer.outcome,
-            skipped or "",
+            decision.skipped or "",
+            decision.applied,
+            tuple(map(_path_of, operations)) if operations and not answer.audited else (),
+            tuple(map(_code_of, decision.alerts)) if decision.alerts else (),
+            tuple(map(_name_of, decision.refused)) if decision.refused else (),
         )
+        try:
+            self._alike[counted][0] += 1
+        except KeyError:
+            self._note(counted)
+
+    def _note(self, counted: _Counted) -> None:
+        """Begin to count answers like this one together, unless it is a large one.
+
+        Most of a day's answers are like one of a few. To find that one takes half as long as to
+        count all that is in it. Other processes' numbers are in files, and have to be there.
+        """
+        if self._folder is not None or sum(map(len, counted[4:])) > _MOST_PARTS:
+            self._take_apart(counted, 1)
+            return
+        if len(self._alike) >= _MOST_COUNTED:
+            self._take_all_apart()
+        self._alike[counted] = [1]
+
+    def _take_all_apart(self) -> None:
+        for counted, (number,) in self._alike.items():
+            self._take_apart(counted, number)
+        self._alike.clear()
+
+    def _take_apart(self, counted: _Counted, number: int) -> None:
+        kind, operation, outcome, skipped, applied, paths, codes, refused = counted
+        self._reviews.add(kind, operation, outcome, skipped, number=number)
         if skipped == "error":
-            self._errors.add()
-        self._applied.each(decision.applied)
-        if decision.operations and not answer.audited:
-            self._operations.each([self._setting_of[each["path"]] for each in decision.operations])
-        if decision.alerts:
-            self._warnings.each([alert.code for alert in decision.alerts])
-        if decision.refused:
-            names = [problem.name for problem in decision.refused]
-            self._refused_settings.each([name if name in SETTINGS else OTHER for name in names])
+            self._errors.add(number=number)
+        for tally, values in (
+            (self._applied, applied),
+            (self._operations, [self._setting_of[path] for path in paths]),
+            (self._warnings, codes),
+            (self._refused_settings, refused),
+        ):
+            for value in values:
+                tally.add(value, number=number)
 
     def text(self) -> bytes:
         """Give everything in the text format of Prometheus."""
+        self._take_all_apart()
         registry = self.registry
         if self._folder is not None:
             registry = CollectorRegistry()
@@ -197,6 +239,10 @@ class Metrics:
             for collector in self._read_when_asked:
                 registry.register(collector)
         return generate_latest(registry)
+
+
+def _name_of(problem: Problem) -> str:
+    return problem.name if problem.name in SETTINGS else OTHER
 
 
 class _SettingOf(dict[str, str]):
@@ -235,22 +281,13 @@ class _OwnTally(Collector):
         self._described = (name, documentation)
         self._labels = labels
         self._counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
-        self._of_one: defaultdict[str, int] = defaultdict(int)
 
     def add(self, *labels: str, number: int = 1) -> None:
         self._counts[labels] += number
 
-    def each(self, values: Iterable[str]) -> None:
-        counts = self._of_one  # without a tuple for each, this takes half the time
-        for value in values:
-            counts[value] += 1
-
     def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(*self._described, labels=self._labels)
-        counts = dict(self._counts)
-        for value, number in self._of_one.items():
-            counts[(value,)] = counts.get((value,), 0) + number
-        for labels, number in sorted(counts.items()):
+        for labels, number in sorted(self._counts.items()):
             family.add_metric(labels, number)
         yield family
 
@@ -269,10 +306,6 @@ class _SharedTally:
             child = self._counter.labels(*labels) if labels else self._counter
             self._children[labels] = child
         child.inc(number)
-
-    def each(self, values: Iterable[str]) -> None:
-        for value in values:
-            self.add(value)
 
 
 class _OwnHistogram(Collector):

@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from webhook import connections
 from webhook.admission import Answer
@@ -36,6 +36,7 @@ _OK: Final = 200
 _OURS: Final = frozenset({408, 413, 503})  # what a request met that may have been in order
 _JSON: Final = b"application/json"
 _TEXT: Final = b"text/plain; charset=utf-8"
+_LEARNING: Final = "seamless.learning"  # in a scope: what `at_once` has found to be awaited
 _DIGITS: Final = 18  # of a length that is worth parsing
 # Reviews of this size are rare, and matter where memory is short; the usual ones do not.
 _LARGE_BYTES: Final = 256 * 2**10
@@ -117,12 +118,14 @@ class _App(FastAPI):
     """FastAPI, but for the one request that matters.
 
     Middleware that has nothing to do, routing among one route, and wrapping what is sent twice
-    take a third as long as all that uvicorn does.
+    take a third as long as all that uvicorn does. Our own server finds `at_once`, and needs ASGI
+    for the unusual requests only; any other server speaks ASGI for all of them.
     """
 
     def __init__(self, endpoint: _Mutate, **options: Any) -> None:
         super().__init__(**options)
         self._mutate = endpoint
+        self.at_once = {_PATH.encode(): endpoint.at_once}
         self.router.routes.append(Route(_PATH, endpoint, methods=["POST"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,6 +191,37 @@ class _Mutate:
         finally:
             load.under_way -= 1
 
+    def at_once(self, connection: connections.Connection, scope: Scope, body: bytes) -> None:
+        """Answer a usual review as `connections.AtOnce`, and leave any other to ASGI.
+
+        Nothing waits meanwhile, so nobody could see that it is in flight, or its body held.
+        """
+        limits, load, size = self._limits, self._load, len(body)
+        content_type = b""
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                content_type = value
+        if (
+            content_type != _JSON
+            or size > _LARGE_BYTES
+            or size > limits.body_bytes
+            or size > limits.held_bytes - load.held
+            or load.under_way >= limits.in_flight
+        ):
+            return
+        start = time.perf_counter()
+        answered = self._answer(body)
+        if answered.request is not None:
+            learning = self._learn(answered.request)
+            if learning is not None:
+                scope[_LEARNING] = learning
+                return
+        seconds = time.perf_counter() - start
+        self._metrics.count(answered, seconds)
+        media = _JSON if answered.status == _OK else _TEXT
+        connection.answer(answered.status, media, answered.body, close=self._state.draining)
+        self._tell(answered, seconds, scope)
+
     async def _review(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
         content_type = declared = b""
@@ -207,20 +241,25 @@ class _Mutate:
         try:
             if len(body) > _LARGE_BYTES:
                 _weigh(body, limits)
-            start = time.perf_counter()
-            answered = self._answer(body)
-            if answered.request is not None:
-                learning = self._learn(answered.request)
-                if learning is not None:
-                    await learning
-                    start = time.perf_counter()
-                    answered = self._answer(body)
+            learning = scope.pop(_LEARNING, None)
+            if learning is None:
+                start = time.perf_counter()
+                answered = self._answer(body)
+                if answered.request is not None:
+                    learning = self._learn(answered.request)
+            if learning is not None:
+                await learning
+                start = time.perf_counter()
+                answered = self._answer(body)
         finally:
             self._load.held -= len(body)
         seconds = time.perf_counter() - start
         self._metrics.count(answered, seconds)
         media = _JSON if answered.status == _OK else _TEXT
         await self._send(send, answered.status, media, answered.body, close=self._state.draining)
+        self._tell(answered, seconds, scope)
+
+    def _tell(self, answered: Answer, seconds: float, scope: Scope) -> None:
         if len(answered.body) > connections.LARGE_ANSWER_BYTES and connections.SCOPE in scope:
             scope[connections.SCOPE].mind_answer(len(answered.body))
         if self._observe is not None:
@@ -408,9 +447,20 @@ def health_app(metrics: Metrics, state: State, problems: Callable[[], list[str]]
     return app
 
 
-def _server(
-    app: FastAPI, context: ssl.SSLContext | None, cut: Callable[[str], None]
+def listener(
+    app: ASGIApp,
+    context: ssl.SSLContext | None,
+    cut: Callable[[str], None] = lambda _reason: None,
+    bounds: connections.Bounds | None = None,
 ) -> connections.Server:
+    """Make what serves one port.
+
+    Args:
+        app: what is served.
+        context: for TLS; none for plain HTTP.
+        cut: told the reason of each connection that is cut off.
+        bounds: what connections may take.
+    """
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -426,7 +476,7 @@ def _server(
         timeout_keep_alive=connections.KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=10,
     )
-    return connections.Server(config, context, connections.Bounds(), cut)
+    return connections.Server(config, context, bounds or connections.Bounds(), cut)
 
 
 async def run(
@@ -449,7 +499,7 @@ async def run(
     SIGINT while it drains ends all waiting; SIGTERM again changes nothing.
     """
     cut = _counter(metrics)
-    main, plain = _server(webhook, context, cut), _server(health, None, cut)
+    main, plain = listener(webhook, context, cut), listener(health, None, cut)
     if metrics is not None:
         metrics.watch(lambda: {"seamless_connections": ("Open connections.", len(main.open))})
     stop, hurry = asyncio.Event(), asyncio.Event()
