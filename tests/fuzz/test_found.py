@@ -89,3 +89,13 @@ def test_a_manifest_that_is_nested_too_deeply_is_an_error_and_no_crash(text: str
     """Libyaml's binding recurses in C, without a bound."""
     with pytest.raises(ManifestError, match="nested"):
         read(text, "file")
+
+
+@pytest.mark.parametrize("key", ["maxSurge", "maxUnavailable"])
+def test_a_bound_that_is_no_percentage_is_left_for_the_api_server_to_refuse(key: str) -> None:
+    """It was taken for zero and replaced, by an injection that the next decision did not know."""
+    bounds = {"maxUnavailable": 1, "maxSurge": 1, key: "0"}
+    built = deployment(says={"strategy": "surge"}, **rolling(**bounds))
+    result = after(built)
+    assert result["spec"]["strategy"]["rollingUpdate"][key] == "0"
+    assert after(result, result) == result

@@ -25,7 +25,7 @@ from webhook.workload import (
 )
 
 _PERCENT = re.compile(r"0*(100|[0-9]{1,2})%")
-_ZERO = re.compile(r"0+%?")
+_ZERO = re.compile(r"0+%")  # `"0"` is no percentage, and refused
 _LARGEST: Final = 2**31 - 1
 
 
