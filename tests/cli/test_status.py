@@ -352,6 +352,18 @@ def test_an_api_server_that_stays_away_is_one_line_and_status_1(api: Served, sta
     assert err.count("\n") == 1
 
 
+def test_somebody_at_a_terminal_is_told_what_is_waited_for(
+    api: Served, status: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes up to a minute; the error is one line all the same."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    api.faults.append(lambda _request: Fault(503))
+    _, _, err = status("-A")
+    told, error = err.splitlines()
+    assert "trying again" in told
+    assert "503" in error
+
+
 def test_a_selector_that_is_none_is_wrong_use(api: Served, status: Any) -> None:
     """The API server says so."""
     api.faults.append(lambda request: Fault(400) if "labelSelector" in request.query else None)

@@ -36,11 +36,13 @@ class Reader:
 
     def __init__(self, api: Rolling) -> None:
         self.waited: list[float] = []
+        self.told: list[str] = []
         self.workloads = Workloads(
             api.api(),
             page=2,
             wait=self.waited.append,
             backoff=lambda: Backoff(spread=lambda: 1.0),
+            tell=self.told.append,
         )
 
     def names(self, namespace: str | None = None, selector: str | None = None) -> list[str]:
@@ -117,6 +119,14 @@ def test_throttling_is_waited_for_as_long_as_is_asked(api: Rolling) -> None:
     assert reader.waited == [17.0, 9.0]
 
 
+def test_a_failure_that_passes_at_once_is_not_told(api: Rolling) -> None:
+    """Nobody can do anything about it."""
+    reader = Reader(api)
+    api.faults.append(once(Fault(500)))
+    assert reader.names() == ALL
+    assert reader.told == []
+
+
 @pytest.mark.parametrize("fault", [Fault(0), Fault(500), Fault(429)])
 def test_failures_are_tried_again_a_bounded_number_of_times(api: Rolling, fault: Fault) -> None:
     """Each wait is longer than the one before; a success begins anew."""
@@ -124,6 +134,8 @@ def test_failures_are_tried_again_a_bounded_number_of_times(api: Rolling, fault:
     api.faults.append(once(fault, times=7))
     assert reader.names() == ALL
     assert reader.waited == [0.5, 1, 2, 4, 8, 16, 30]
+    assert len(reader.told) == 1
+    assert "trying again" in reader.told[0]
     reader.waited.clear()
     api.faults.append(once(fault, times=8))
     with pytest.raises(ApiError):

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,8 @@ from webhook.cli.common import (
     UsageError,
     configuration,
     fail,
+    note,
+    note_to_people,
     which_cluster,
     which_workloads,
 )
@@ -148,14 +151,16 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
         window=_window(options),
     )
     stop = Stop(clock)
-    workloads = Workloads(connect(options.kubeconfig), wait=stop.wait)
+    workloads = Workloads(
+        connect(options.kubeconfig), wait=stop.wait, tell=partial(note_to_people, command.program)
+    )
     found = _installed(command, workloads, options, settings)
     namespaces = Namespaces(workloads)
     admission = _admission(command, workloads, found, namespaces, selection)
     judge = command.judge(admission, options)
     found_to_do = plan(workloads, judge, selection)
     for each in found_to_do.unmet:
-        _note(command, f"--exclude {each}: there is no such workload among those selected")
+        note(command.program, f"--exclude {each}: there is no such workload among those selected")
     output: _Output = (_Json if options.output == "json" else _Text)(command.program, care)
     output.plan(found_to_do, applied=options.apply)
     if not options.apply:
@@ -244,16 +249,12 @@ def _installed(
     if not found.present:
         by = "the built-in configuration" if found.configuration is None else "--config"
         if command.needs_webhook_patching or found.configuration is not None:
-            _note(command, f"no webhook is installed here: decided by {by}")
+            note(command.program, f"no webhook is installed here: decided by {by}")
     audits = found.configuration is not None and found.configuration.mode == "audit"
     if audits and command.needs_webhook_patching and options.apply:
         message = "mode is audit, in which nothing is patched: expected mode: patch first"
         raise UsageError(message)
     return found
-
-
-def _note(command: Command, text: str) -> None:
-    sys.stderr.write(f"{command.program}: {text}\n")
 
 
 def _admission(

@@ -53,9 +53,20 @@ def which_cluster(parser: Parser) -> None:
     )
 
 
+def note(program: str, text: str) -> None:
+    """Tell something beside the output, as one line."""
+    sys.stderr.write(f"{program}: {' '.join(text.split())}\n")
+
+
+def note_to_people(program: str, text: str) -> None:
+    """Tell somebody who waits at a terminal what is going on; scripts want the outcome alone."""
+    if sys.stderr.isatty():
+        note(program, text)
+
+
 def fail(program: str, error: Exception) -> int:
     """Print an error as one line; gives the exit status 2."""
-    sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")
+    note(program, str(error))
     return 2
 
 

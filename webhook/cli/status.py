@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from http.client import HTTPException
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from webhook.cli.common import (
     UsageError,
     configuration,
     fail,
+    note,
+    note_to_people,
     which_cluster,
     which_workloads,
 )
@@ -60,7 +63,9 @@ def main(arguments: list[str]) -> int:
         settings = None if options.config is None else configuration(options.config)
         namespace = None if options.all_namespaces else _namespace(options)
         began = time.monotonic()
-        workloads = Workloads(reach(options.kubeconfig), page=PAGE)
+        workloads = Workloads(
+            reach(options.kubeconfig), page=PAGE, tell=partial(note_to_people, PROGRAM)
+        )
         found = _installed(workloads, options.webhook_configuration, settings)
         effective = found.configuration or Configuration()
         result = survey(
@@ -142,12 +147,8 @@ def _installed(workloads: Workloads, name: str | None, given: Configuration | No
         raise ApiError(message, error.status) from None
     if not found.present:
         by = "the built-in configuration" if found.configuration is None else "--config"
-        _note(f"no webhook is installed here, as far as can be read: decided by {by}")
+        note(PROGRAM, f"no webhook is installed here, as far as can be read: decided by {by}")
     return found
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(f"{PROGRAM}: {text}\n")
 
 
 # --- telling -------------------------------------------------------------------------------------
@@ -155,14 +156,14 @@ def _note(text: str) -> None:
 
 def _tell(options: Any, result: Survey, settings: Configuration, namespace: str | None) -> None:
     for name in result.unknown:
-        _note(f"namespace {name} may not be read: it counts as selected, without settings")
+        note(PROGRAM, f"namespace {name} may not be read: it counts as selected, without settings")
     if options.metrics_file != "-":
         # Where only one namespace is asked for, it goes without saying, as in `kubectl get`.
         for text in _OUTPUTS[options.output](result, settings, namespace):
             sys.stdout.write(text)
     if not result.rows:
         where = "" if namespace is None else f" in namespace {namespace}"
-        _note(f"no workloads found{where}")
+        note(PROGRAM, f"no workloads found{where}")
 
 
 def _table(result: Survey, _settings: Configuration, namespace: str | None) -> Iterator[str]:

@@ -41,7 +41,8 @@ from webhook.settings import Namespace
 from webhook.workload import Kind, mapping
 
 PAGE: Final = 250
-_TRIES: Final = 8
+_TRIES: Final = 8  # about a minute
+_WORTH_TELLING: Final = 2
 _SERVER_ERRORS: Final = 500
 _LONGEST_NOTE: Final = 1024
 _CONTROLLER: Final = "seamless-rollouts.dev/"
@@ -65,6 +66,7 @@ class Workloads:
         page: how many objects are asked for at a time.
         wait: waits a number of seconds; may raise to give up.
         backoff: makes the waits between failures.
+        tell: told of an error that has not passed by itself, while it is tried again.
     """
 
     def __init__(
@@ -74,11 +76,13 @@ class Workloads:
         page: int = PAGE,
         wait: Callable[[float], object] = time.sleep,
         backoff: Callable[[], Backoff] = Backoff,
+        tell: Callable[[str], object] = lambda _text: None,
     ) -> None:
         self._api = api
         self._page = page
         self._wait = wait
         self._backoff = backoff
+        self._tell = tell
 
     def now(self) -> datetime:
         """Tell the time by the API server's clock."""
@@ -290,6 +294,8 @@ class Workloads:
                 seconds = backoff.failed(error)
                 if not _passing(error) or backoff.failures >= _TRIES:
                     raise
+                if backoff.failures == _WORTH_TELLING:
+                    self._tell(f"{error}; trying again for about a minute")
             self._wait(seconds)
 
 
