@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import json
-from collections.abc import AsyncIterator, Awaitable
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -16,7 +19,7 @@ from tests.serving import PATIENCE_SECONDS, REVIEW
 from tests.test_overload import HEAD, MEBIBYTE, Running, running, until
 from webhook.admission import Admission, Answer
 from webhook.config import Configuration
-from webhook.connections import Bounds
+from webhook.connections import Bounds, Connection
 from webhook.metrics import Metrics
 from webhook.review import Request
 from webhook.server import Limits, State, webhook_app
@@ -96,6 +99,7 @@ def chunked(*chunks: bytes) -> bytes:
     return head + b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in (*chunks, b""))
 
 
+LONG = b"/mutate?" + b"a" * 65_600
 WHOLE = post()
 SECOND = post(REVIEW.replace(b"705ab4f5", b"aaaaaaaa"))
 
@@ -132,6 +136,10 @@ SECOND = post(REVIEW.replace(b"705ab4f5", b"aaaaaaaa"))
         pytest.param([WHOLE.replace(b"n/json", b"n/json; a=b")], 200, False, id="a parameter"),
         pytest.param([post(REVIEW + b" " * 30_000)], 413, False, id="too large"),
         pytest.param([post(path=b"/mutated")], 404, False, id="another path"),
+        pytest.param([post(path=LONG)], 400, True, id="a URL beyond what can be parsed"),
+        pytest.param(
+            [post(path=LONG)[:-500], post(path=LONG)[-500:]], 400, True, id="such a one in two"
+        ),
         pytest.param([WHOLE.replace(b"POST", b"GET")], 405, False, id="another method"),
         pytest.param([post(last=False) + b"\0\0"], 400, False, id="garbage behind it"),
         pytest.param([WHOLE + b"\0\0"], 200, True, id="garbage behind the last"),
@@ -161,11 +169,12 @@ SECOND = post(REVIEW.replace(b"705ab4f5", b"aaaaaaaa"))
     ],
 )
 def test_both_ways_answer_alike_byte_for_byte(
+    caplog: pytest.LogCaptureFixture,
     segments: list[bytes],
     status: int,
     usual: bool,  # noqa: FBT001 - a case
 ) -> None:
-    """What is usual needs no ASGI; what is not is left to it."""
+    """What is usual needs no ASGI, nor what is no request; what is not usual is left to it."""
 
     async def body() -> None:
         answers = []
@@ -180,6 +189,62 @@ def test_both_ways_answer_alike_byte_for_byte(
                     assert (not server.app.scopes) == usual
         assert answers[0] == answers[1]
         assert answers[0].startswith(b"HTTP/1.1 %d " % status)
+
+    uvloop.run(body())
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        pytest.param([post(b"{}", last=False) + WHOLE + post(b"{}")], id="three at once"),
+        pytest.param([post(last=False) + b"JUNK"], id="garbage behind it"),
+        pytest.param([WHOLE[:-5], WHOLE[-5:], WHOLE[:30]], id="a head behind one in parts"),
+        pytest.param([WHOLE.replace(b"POST", b"GET"), b"PO"], id="half a word"),
+        pytest.param([WHOLE[:-5]], id="a body that ends early"),
+    ],
+)
+def test_a_connection_that_has_ended_is_freed_without_the_collector(segments: list[bytes]) -> None:
+    """It comes seldom, and a client can make many connections in a second."""
+
+    async def body() -> None:
+        async with way(at_once=AT_ONCE) as server:
+            listener = server.server.listener
+            gc.collect()
+            gc.disable()
+            try:
+                made: list[weakref.ref[Connection]] = []
+                for _ in range(3):
+                    _reader, writer = await server.server.connect()
+                    await until(lambda: len(listener.open) == 1)
+                    made.append(weakref.ref(next(iter(listener.open))))
+                    for segment in segments:
+                        writer.write(segment)
+                        await asyncio.sleep(0.02)
+                    writer.transport.abort()
+                    await until(lambda: len(listener.open) == 0)
+                server.app.scopes.clear()
+                await until(lambda: [each() for each in made] == [None] * 3)
+            finally:
+                gc.enable()
+
+    uvloop.run(body())
+
+
+@WAYS
+def test_blank_lines_keep_no_connection_open(at_once: bool) -> None:  # noqa: FBT001
+    """They begin no request, so they are no reason to wait for its end."""
+
+    async def body() -> None:
+        async with way(at_once=at_once) as server:
+            server.server.listener.config.timeout_keep_alive = 1
+            reader, writer = await server.server.connect()
+            writer.write(post(last=False))
+            await reader.readuntil(b"}}")
+            await asyncio.sleep(0.1)
+            writer.write(b"\r\n")
+            assert await asyncio.wait_for(reader.read(), PATIENCE_SECONDS) is not None
+            writer.transport.abort()
 
     uvloop.run(body())
 
@@ -356,12 +421,12 @@ def test_what_is_to_be_learned_is_awaited_once(at_once: bool) -> None:  # noqa: 
         labels = {"seamless-rollouts.dev/inject": "enabled"}
         known[name] = admission.table.namespace(name, labels, annotations)
 
-    def learn(request: Request) -> Awaitable[None] | None:
+    def learn(request: Request) -> Callable[[], Awaitable[None]] | None:
         name = request.namespace or ""
         if name in known:
             return None
         asked.append(name)
-        return fetch(name)
+        return partial(fetch, name)
 
     async def body() -> None:
         async with way(at_once=at_once, answer=admission.answer, learn=learn) as server:

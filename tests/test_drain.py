@@ -34,8 +34,11 @@ def test_rolling_one_of_two_replicas_loses_nothing() -> None:
             for _ in range(2):
                 await drill.roll()
             rolled = drill.take()
-            await drill.kill()
-            killed = drill.take()
+            for _ in range(5):  # one may have nothing in flight just then
+                await drill.kill()
+                killed = drill.take()
+                if killed.lost:
+                    break
         assert not rolled.lost
         assert rolled.answered > 50
         assert rolled.ends == {"0": 2}

@@ -26,7 +26,8 @@ DOCUMENT = Path("docs/metrics.md").read_text(encoding="utf-8")
 @pytest.fixture(autouse=True)
 def put_back() -> Iterator[None]:
     """Leave the loggers as they were: other tests look at what is logged."""
-    loggers = [logging.getLogger(name) for name in ("webhook", "uvicorn", "opentelemetry")]
+    names = ("webhook", "uvicorn", "asyncio", "opentelemetry")
+    loggers = [logging.getLogger(name) for name in names]
     before = [(each, each.handlers, each.level, each.propagate) for each in loggers]
     yield
     for logger, handlers, level, propagate in before:

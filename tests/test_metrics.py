@@ -357,11 +357,13 @@ def test_several_workers_count_the_same_as_one(tmp_path: Path) -> None:
 
 
 def test_a_container_for_every_path_does_not_fill_the_memory() -> None:
-    """What is remembered of paths is bounded: their indices are a stranger's."""
+    """What is remembered of paths is bounded: their indices and keys are a stranger's."""
     found = Metrics()
     for index in range(5000):
         assert found._setting_of[f"/spec/template/spec/containers/{index}/lifecycle"]
+        assert found._setting_of[f"/spec/template/spec/containers/0/lifecycle/{'x' * index}"]
     assert len(found._setting_of) <= 1000
+    assert max(map(len, found._setting_of)) <= 300
 
 
 def test_answers_that_all_differ_are_counted_within_bounds() -> None:
@@ -371,11 +373,13 @@ def test_answers_that_all_differ_are_counted_within_bounds() -> None:
     assert answer.decision is not None
     for index in range(1000):
         path = f"/spec/template/spec/containers/{index}/lifecycle"
+        path += "" if index % 7 else "/preStop/" + "x" * 10_000
         operations = [{"op": "add", "path": path, "value": {}}] * (1 if index % 10 else 100)
         decision = answer.decision._replace(operations=operations)
         found.count(answer._replace(decision=decision), 0.001)
         assert len(found._alike) <= 200
         assert all(len(paths) <= 30 for *_, paths, _codes, _refused in found._alike)
+        assert all(sum(map(len, paths)) <= 3000 for *_, paths, _codes, _refused in found._alike)
     text = found.text().decode()
     assert 'operation="CREATE",outcome="patched",reason=""} 1000.0' in text
     assert 'seamless_patch_operations_total{setting="pre-stop-sleep"} 10900.0' in text

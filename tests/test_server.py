@@ -6,7 +6,8 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def test_beyond_the_bound_of_requests_in_flight_the_answer_is_503_at_once() -> N
             Metrics(),
             State(),
             limits=Limits(in_flight=1),
-            learn=lambda _: None if leave.is_set() else learn(),
+            learn=lambda _: None if leave.is_set() else learn,
         )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="https://webhook") as http:
@@ -280,9 +281,9 @@ def test_what_is_not_known_yet_is_learned_before_the_answer() -> None:
         labels = {"seamless-rollouts.dev/inject": "enabled"}
         known[name] = admission.table.namespace(name, labels, annotations)
 
-    def learn(request: Request) -> Awaitable[None] | None:
+    def learn(request: Request) -> Callable[[], Awaitable[None]] | None:
         name = request.namespace or ""
-        return None if name in known else fetch(name)
+        return None if name in known else partial(fetch, name)
 
     app = TestClient(webhook_app(admission.answer, Metrics(), State(), learn=learn))
     response = app.post("/mutate", content=REVIEW, headers=JSON).json()["response"]

@@ -47,6 +47,7 @@ _STEP_SECONDS: Final = 0.02
 # File descriptors that are not for connections: files, the API server, the other port.
 _RESERVED: Final = 64
 _MOST_HEADERS: Final = 100
+_LONGEST_URL: Final = 65_535  # that httptools parses; uvicorn answers 400 to one that is longer
 _NOTHING: Final[Mapping[bytes, AtOnce]] = {}
 
 
@@ -225,6 +226,7 @@ class Connection(HttpToolsProtocol):
         parser = self.parser
         if (
             self.url.partition(b"?")[0] in self._at_once
+            and len(self.url) <= _LONGEST_URL
             and parser.get_method() == b"POST"
             and not (self.busy or self.expect_100_continue or parser.should_upgrade())
         ):
@@ -260,6 +262,9 @@ class Connection(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
+        self._be_idle()
+
+    def _be_idle(self) -> None:
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._await_request(self.timeout_keep_alive)
@@ -300,6 +305,8 @@ class Connection(HttpToolsProtocol):
             self._mind_head(len(data))
         if self._held:
             self._settle()
+        elif self._asked and self._idle_since is None and not (self._in_head or self.busy):
+            self._be_idle()  # it was a blank line
 
     def connection_lost(self, exc: Exception | None) -> None:
         """There is nothing to expect any more."""
@@ -313,8 +320,13 @@ class Connection(HttpToolsProtocol):
 
     def let_go(self) -> None:
         """Hold nothing that holds us: what has ended goes at once, collector or not."""
-        if self.scope is not None:
-            self.scope.pop(SCOPE, None)  # type: ignore[typeddict-item]
+        scopes: list[Any] = [self.scope, self.cycle and self.cycle.scope]
+        for cycle, _ in self.pipeline:
+            cycle.on_response = _nothing
+            scopes.append(cycle.scope)
+        self.pipeline.clear()
+        for scope in filter(None, scopes):
+            scope.pop(SCOPE, None)
         if not self._has_transport:
             self.parser = None  # type: ignore[assignment] # as uvicorn does for others
 
@@ -442,6 +454,10 @@ class Connection(HttpToolsProtocol):
             return
         if not _readable(self.transport.get_extra_info("socket")):
             self.transport.close()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _readable(source: Any) -> bool:

@@ -181,7 +181,7 @@ def set_up(style: str, level: str = "info") -> Bounded:
     least: int = getattr(logging, level.upper())
     # Nothing of this is shown, and it would be looked up for each line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    for name in ("webhook", "uvicorn", "opentelemetry"):
+    for name in ("webhook", "uvicorn", "asyncio", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(least if name == "webhook" else max(least, logging.WARNING))

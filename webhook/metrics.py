@@ -66,6 +66,8 @@ _Counted = tuple[
 # A stranger's objects may bring ever new ones, and large ones.
 _MOST_COUNTED: Final = 200
 _MOST_PARTS: Final = 30
+_MOST_LETTERS: Final = 3000
+_LONGEST_PATH: Final = 300
 _TEMPLATE_METADATA: Final = (*TEMPLATE, "metadata")
 
 _path_of = itemgetter("path")
@@ -202,7 +204,9 @@ class Metrics:
         Most of a day's answers are like one of a few. To find that one takes half as long as to
         count all that is in it. Other processes' numbers are in files, and have to be there.
         """
-        if self._folder is not None or sum(map(len, counted[4:])) > _MOST_PARTS:
+        paths = counted[5]
+        large = sum(map(len, counted[4:])) > _MOST_PARTS or sum(map(len, paths)) > _MOST_LETTERS
+        if self._folder is not None or large:
             self._take_apart(counted, 1)
             return
         if len(self._alike) >= _MOST_COUNTED:
@@ -246,12 +250,14 @@ def _name_of(problem: Problem) -> str:
 
 
 class _SettingOf(dict[str, str]):
-    """Remembers `setting_of`, within bounds: a path holds the indices of a stranger's lists."""
+    """Remembers `setting_of`, within bounds: a path holds a stranger's indices and keys."""
 
     def __missing__(self, path: str) -> str:
+        setting = setting_of(path)
         if len(self) >= _PATHS:
             self.clear()
-        setting = self[path] = setting_of(path)
+        if len(path) <= _LONGEST_PATH:
+            self[path] = setting
         return setting
 
 

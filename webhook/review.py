@@ -65,6 +65,12 @@ class _Workload(msgspec.Struct, frozen=True, gc=False):
     spec: _Spec | None = None
 
 
+class _Bare(msgspec.Struct, frozen=True, gc=False):
+    """One whose pod template is odd: a custom resource's may be."""
+
+    metadata: _Metadata | None = None
+
+
 # --- the object: all of it, but what nobody reads stays undecoded --------------------------------
 
 OBJECT_META: Final = (
@@ -185,6 +191,7 @@ def _review_of(**kinds: Any) -> msgspec.json.Decoder[Any]:
 
 _KNOWN: Final = _review_of(object=_KnownObject | None, old_object=_Workload | None)
 _UNKNOWN: Final = _review_of(object=Any, old_object=_Workload | None)
+_BARE: Final = _review_of(object=Any, old_object=_Bare | None)
 _ODD: Final = _review_of(object=Any, old_object=Any)
 
 
@@ -221,13 +228,27 @@ def _decode_review(body: bytes) -> Request:
         if request.object is not None:
             request.object = workload_of(request.object)
     except msgspec.ValidationError:
+        request = _decode_unusual(body)
+    if request.old_object is not None:
+        request.old_object = OldObject(request.old_object, lambda: _old_template(body))
+    return request
+
+
+def _decode_unusual(body: bytes) -> Request:
+    """Read a review of which an object is not as Kubernetes or Argo Rollouts write workloads."""
+    request: Request
+    try:
+        request = _UNKNOWN.decode(body).request
+    except msgspec.ValidationError:
         try:
-            request = _UNKNOWN.decode(body).request
+            request = _BARE.decode(body).request
+            bare: Any = request.old_object
+            if bare is not None:
+                bare = _Workload(bare.metadata)
+            request.old_object = bare
         except msgspec.ValidationError:
             request = _ODD.decode(body).request
             request.old_object = None
-    if request.old_object is not None:
-        request.old_object = OldObject(request.old_object, lambda: _old_template(body))
     return request
 
 

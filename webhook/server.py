@@ -36,7 +36,7 @@ _OK: Final = 200
 _OURS: Final = frozenset({408, 413, 503})  # what a request met that may have been in order
 _JSON: Final = b"application/json"
 _TEXT: Final = b"text/plain; charset=utf-8"
-_LEARNING: Final = "seamless.learning"  # in a scope: what `at_once` has found to be awaited
+_LEARNING: Final = "seamless.learning"  # in a scope: what `at_once` found is to be awaited
 _DIGITS: Final = 18  # of a length that is worth parsing
 # Reviews of this size are rare, and matter where memory is short; the usual ones do not.
 _LARGE_BYTES: Final = 256 * 2**10
@@ -48,6 +48,9 @@ _PATIENCE_SECONDS: Final = 0.25
 # For a connection that was opened in the last moment to say what it wants.
 _LAST_WORD_SECONDS: Final = 2.0
 
+
+Learn = Callable[[Request], Callable[[], Awaitable[None]] | None]
+"""Asked of a review: none where all that bears on it is known, else what to call and await."""
 
 Observe = Callable[[Answer, float, Scope], None]
 """Told of an answer, of the seconds that it took, and of the HTTP request (an ASGI scope)."""
@@ -96,7 +99,7 @@ def webhook_app(
     state: State,
     *,
     limits: Limits = Limits(),
-    learn: Callable[[Request], Awaitable[None] | None] = lambda _request: None,
+    learn: Learn = lambda _request: None,
     observe: Observe | None = None,
 ) -> FastAPI:
     """Build the app of the TLS port.
@@ -106,8 +109,8 @@ def webhook_app(
         metrics: counts.
         state: tells when to ask clients to go elsewhere.
         limits: what is taken.
-        learn: asked of each review; gives nothing where all that bears on it is known, else what
-            to await, within its own bound, before it is answered anew.
+        learn: asked of each review; what it gives is awaited, within a bound of its own, before the
+            review is answered anew.
         observe: told of each answer once it is sent.
     """
     endpoint = _Mutate(answer, metrics, state, limits, learn, observe)
@@ -156,7 +159,7 @@ class _Mutate:
         metrics: Metrics,
         state: State,
         limits: Limits,
-        learn: Callable[[Request], Awaitable[None] | None],
+        learn: Learn,
         observe: Observe | None,
     ) -> None:
         self._answer = answer
@@ -248,7 +251,7 @@ class _Mutate:
                 if answered.request is not None:
                     learning = self._learn(answered.request)
             if learning is not None:
-                await learning
+                await learning()
                 start = time.perf_counter()
                 answered = self._answer(body)
         finally:

@@ -15,6 +15,7 @@ from tests.builders import (
     API_VERSIONS,
     DEFAULT,
     KINDS,
+    RECORD,
     Json,
     admission,
     after,
@@ -264,6 +265,23 @@ def test_an_odd_workload_warns_as_it_always_did() -> None:
     decision = DEFAULT.decide(decode(orjson.dumps(review(given_object))))
     assert decision.skipped == "malformed"
     assert codes(decision) == {"malformed"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"template": {"metadata": [], "spec": {"containers": [{"name": "a"}]}}},
+        {"template": {"spec": {"containers": [None]}}},
+        {"template": "none"},
+        [],
+    ],
+)
+def test_of_an_odd_old_object_its_own_metadata_counts_all_the_same(odd: Any) -> None:
+    """A custom resource's template may be anything; the record beside it is the cluster's."""
+    stored = after(bearing("Rollout"))
+    forged = changed(stored, "metadata", "annotations", RECORD, to="{}")
+    decision = decide(forged, {**stored, "spec": odd})
+    assert canonical(decision.result["metadata"]) == canonical(stored["metadata"])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -454,7 +455,7 @@ def _source(options: Options) -> certificates.Certificates:
     )
 
 
-def _learner(known: _Known, options: Options) -> Callable[[Request], Awaitable[None] | None]:
+def _learner(known: _Known, options: Options) -> server.Learn:
     """Make what asks for a namespace that is not known yet, once and for a short while."""
     if not _in_reach(options.given):
         return lambda _request: None
@@ -465,9 +466,9 @@ def _learner(known: _Known, options: Options) -> Callable[[Request], Awaitable[N
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asked, 2 * _FETCH_SECONDS)
 
-    def learn(request: Request) -> Awaitable[None] | None:
+    def learn(request: Request) -> Callable[[], Awaitable[None]] | None:
         name = request.namespace
-        return fetch(name) if name and known.lookup(name) is None else None
+        return partial(fetch, name) if name and known.lookup(name) is None else None
 
     return learn
 
