@@ -101,6 +101,7 @@ def chunked(*chunks: bytes) -> bytes:
 
 LONG = b"/mutate?" + b"a" * 65_600
 WHOLE = post()
+STAYING = post(last=False)
 SECOND = post(REVIEW.replace(b"705ab4f5", b"aaaaaaaa"))
 
 
@@ -197,11 +198,11 @@ def test_both_ways_answer_alike_byte_for_byte(
 @pytest.mark.parametrize(
     "segments",
     [
-        pytest.param([post(b"{}", last=False) + WHOLE + post(b"{}")], id="three at once"),
-        pytest.param([post(last=False) + b"JUNK"], id="garbage behind it"),
-        pytest.param([WHOLE[:-5], WHOLE[-5:], WHOLE[:30]], id="a head behind one in parts"),
-        pytest.param([WHOLE.replace(b"POST", b"GET"), b"PO"], id="half a word"),
-        pytest.param([WHOLE[:-5]], id="a body that ends early"),
+        pytest.param([STAYING * 3], id="three at once"),
+        pytest.param([STAYING + b"JUNK"], id="garbage behind it"),
+        pytest.param([STAYING[:-5], STAYING[-5:], STAYING[:30]], id="a head behind one in parts"),
+        pytest.param([STAYING.replace(b"POST", b"GET"), b"PO"], id="half a word"),
+        pytest.param([STAYING[:-5]], id="a body that ends early"),
     ],
 )
 def test_a_connection_that_has_ended_is_freed_without_the_collector(segments: list[bytes]) -> None:
