@@ -19,7 +19,7 @@ _WARNINGS: Final = 20
 _SPEAKER: Final = "seamless-rollouts: "
 _CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
 _MOST_SHOWN: Final = 300
-BROKEN: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_BROKEN: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """What a decoder raises; a `ValidationError` is a `DecodeError`, too."""
 
 
@@ -217,7 +217,7 @@ def decode(body: bytes) -> Request:
     except msgspec.ValidationError as error:
         message = f"not an AdmissionReview {API_VERSION}: {_brief(error)}"
         raise InvalidReviewError(message) from None
-    except BROKEN as error:
+    except _BROKEN as error:
         raise no_json(error) from None
 
 

@@ -212,14 +212,10 @@ class _Mutate:
             or load.under_way >= limits.in_flight
         ):
             return
-        start = time.perf_counter()
-        answered = self._answer(body)
-        if answered.request is not None:
-            learning = self._learn(answered.request)
-            if learning is not None:
-                scope[_LEARNING] = learning
-                return
-        seconds = time.perf_counter() - start
+        answered, seconds, learning = self._decide(body)
+        if learning is not None:
+            scope[_LEARNING] = learning
+            return
         self._metrics.count(answered, seconds)
         media = _JSON if answered.status == _OK else _TEXT
         connection.answer(answered.status, media, answered.body, close=self._state.draining)
@@ -246,21 +242,24 @@ class _Mutate:
                 _weigh(body, limits)
             learning = scope.pop(_LEARNING, None)
             if learning is None:
-                start = time.perf_counter()
-                answered = self._answer(body)
-                if answered.request is not None:
-                    learning = self._learn(answered.request)
+                answered, seconds, learning = self._decide(body)
             if learning is not None:
                 await learning()
-                start = time.perf_counter()
-                answered = self._answer(body)
+                answered, seconds, _ = self._decide(body)
         finally:
             self._load.held -= len(body)
-        seconds = time.perf_counter() - start
         self._metrics.count(answered, seconds)
         media = _JSON if answered.status == _OK else _TEXT
         await self._send(send, answered.status, media, answered.body, close=self._state.draining)
         self._tell(answered, seconds, scope)
+
+    def _decide(self, body: bytes) -> tuple[Answer, float, Callable[[], Awaitable[None]] | None]:
+        """Give an answer, the seconds that it took, and what is to be learned first."""
+        start = time.perf_counter()
+        answered = self._answer(body)
+        seconds = time.perf_counter() - start
+        learning = None if answered.request is None else self._learn(answered.request)
+        return answered, seconds, learning
 
     def _tell(self, answered: Answer, seconds: float, scope: Scope) -> None:
         if len(answered.body) > connections.LARGE_ANSWER_BYTES and connections.SCOPE in scope:
