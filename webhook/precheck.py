@@ -478,7 +478,8 @@ def _reason(error: Exception) -> str:
     if verdict := getattr(error, "verify_message", ""):
         return f"certificate not trusted: {verdict.rstrip('.')}"
     if type(error).__name__.startswith("SSL"):  # its number is not the system's
-        problem = getattr(error, "reason", "") or "closed"
+        # Where the other end went before we had sent all, OpenSSL has no reason to give.
+        problem = getattr(error, "reason", "") or "unexpected eof while reading"
         return f"TLS failed: {problem.replace('_', ' ').lower()}"
     if isinstance(error, ConnectionRefusedError):
         return "refused"
