@@ -15,12 +15,13 @@ import orjson
 
 from webhook import alerts, aws, review
 from webhook.config import SYSTEM_NAMESPACES, Configuration
-from webhook.draft import ABSENT, TEMPLATE, Alert, Draft, Operation, grafted
+from webhook.draft import TEMPLATE, Alert, Draft, Operation, grafted
 from webhook.ledger import NO_RECORD, AnnotationsFullError, Ledger, Record
 from webhook.mutations import MUTATIONS
 from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
 from webhook.review import InvalidReviewError, Request
 from webhook.settings import (
+    MOST_SETTINGS,
     POD_TEMPLATE,
     WORKLOAD,
     Layer,
@@ -31,7 +32,6 @@ from webhook.settings import (
 )
 from webhook.undecoded import OldObject, alike
 from webhook.workload import (
-    DEFAULT_GRACE_SECONDS,
     Kind,
     containers,
     find_kind,
@@ -215,10 +215,9 @@ class Admission:
         complaint = malformed(request.object)
         if complaint:
             return _malformed(complaint)
-        reason = _untouchable(request.object)
-        if reason:
-            return Decision(skipped=reason)
-        if not containers(request.object):
+        if mapping(request.object.get("metadata")).get("deletionTimestamp"):
+            return Decision(skipped="deleting")
+        if not (containers(request.object) or _refers(request.object)):
             return _malformed("it has no containers")
         return self._decide_case(self._case(request, kind))
 
@@ -261,9 +260,12 @@ class Admission:
             own = old.above
             of_old_template = read(old.below.get("annotations"), in_template=True)
         brings_record = bool(of_template)
-        if of_old_template and not of_template and self.ledger.stands(of_old_template, workload):
+        if of_old_template.entries and not of_template:
             # `kubectl apply` takes the annotations away whole, where a manifest has none any more.
+            # What still stands as it was injected is ours; what has changed is the user's.
             of_template = of_old_template
+        if old is not None and of_template.of_containers:
+            of_template = self.ledger.with_moved(of_template, workload, old)
         return _Case(
             request=request,
             kind=kind,
@@ -272,7 +274,9 @@ class Admission:
             namespace=namespace,
             above=above,
             below=below,
-            out_of_scope=self._out_of_scope(above, below, namespace),
+            out_of_scope=(
+                "workload-ref" if _refers(workload) else self._out_of_scope(above, below, namespace)
+            ),
             brings_record=brings_record,
             of_template=of_template,
             of_workload=read(own.get("annotations"), in_template=False),
@@ -284,11 +288,10 @@ class Admission:
     def _layers(self, above: Json, below: Json) -> tuple[Layer, Layer]:
         """Read what the metadata of a workload, and of its pod template, say."""
         layer = self.table.layer
+        own = layer(WORKLOAD, "metadata", above.get("labels"), above.get("annotations"))
+        room = MOST_SETTINGS - len(own.values) - len(own.problems)
         place = "spec.template.metadata"
-        return (
-            layer(WORKLOAD, "metadata", above.get("labels"), above.get("annotations")),
-            layer(POD_TEMPLATE, place, below.get("labels"), below.get("annotations")),
-        )
+        return own, layer(POD_TEMPLATE, place, below.get("labels"), below.get("annotations"), room)
 
     def _out_of_scope(self, above: Layer, below: Layer, namespace: Namespace | None) -> str | None:
         """Say why a workload is out of scope, if it is; the nearest word counts."""
@@ -310,8 +313,11 @@ class Admission:
         # A template that this request brings with a record may be a rollback: never in its way.
         if case.brings_record and not case.same_template:
             return ()
-        known = () if case.old is None else _problems(*self._layers(case.old.above, case.old.below))
-        return tuple(each for each in problems if each not in known)
+        if case.old is None:
+            return problems
+        before = _problems(*self._layers(case.old.above, case.old.below))
+        known = {each.path: each for each in before}
+        return tuple(each for each in problems if known.get(each.path) != each)
 
     # From what the user wrote to what it shall be.
 
@@ -319,6 +325,8 @@ class Admission:
         bare = not (case.of_template or case.of_workload or case.of_old_template)
         if case.out_of_scope and bare and not self.ledger.read(case.workload, in_template=False):
             told = _invalid(_problems(case.above, case.below))
+            if told and (case.out_of_scope == "workload-ref" or self._says_nothing(case)):
+                told = ()
             return Decision(skipped=case.out_of_scope, alerts=told)
         refused = self._refused(case)
         if refused:
@@ -343,6 +351,8 @@ class Admission:
         """Tell whether the pod template stays as it is: nobody asked for new pods."""
         if case.old is None or case.request.field_manager in DECIDED_AFRESH:
             return False
+        if case.out_of_scope == "workload-ref":
+            return False  # no pod is made of its template
         if not (case.same_template or self._same_words(case, written)):
             return False
         above, below = self._layers(case.old.above, case.old.below)
@@ -361,7 +371,38 @@ class Admission:
             return False
         before = Draft({"spec": {"template": case.old.template}})
         self.ledger.take_out(before, case.of_old_template, in_template=True)
-        return alike(_as_stored(template(written)), _as_stored(template(before.root)))
+        as_stored = self.ledger.as_stored
+        return alike(as_stored(template(written)), as_stored(template(before.root)))
+
+    def _says_nothing(self, case: _Case) -> bool:
+        """Tell whether an update changes neither the spec nor a setting: who sent it asks nothing.
+
+        Backfill and its like ask what is wrong with a workload as it is.
+        """
+        if case.old is None or not case.same_template:
+            return False
+        if case.request.field_manager in DECIDED_AFRESH:
+            return False
+        above, _ = self._layers(case.old.above, case.old.below)
+        return above == case.above and alike(mapping(case.workload.get("spec")), case.old.spec)
+
+    def _undone(self, case: _Case) -> Iterator[Alert]:
+        """Tell of edits of what was injected, which a template that stays as it is undoes.
+
+        A template that brings the very record that is in the cluster was made from the one there.
+        One without it never had what was injected, and one with another is a rollback.
+        """
+        if case.old is None or case.same_template or not case.brings_record:
+            return
+        if self.configuration.mode == "audit":
+            return
+        if case.of_template.entries != case.of_old_template.entries:
+            return
+        before = {"spec": {"template": case.old.template}}
+        edited = self.ledger.edited(case.of_old_template, before, case.workload)
+        for setting, (place, name) in edited.items():
+            text = f"an edit was undone: set {setting}: none instead ({place.key(name)})"
+            yield Alert("edit-undone", text)
 
     def _situation(self, case: _Case, written: Json) -> Situation:
         above, below = case.above, case.below
@@ -427,6 +468,10 @@ class Admission:
         if not skipped and case.namespace is not None:
             found += _invalid(case.namespace.layer.problems)
         found += _unreadable(case)
+        if kept:
+            found += self._undone(case)
+        if found and self._says_nothing(case):
+            found = []
         if not applied and not skipped:
             skipped = "nothing-to-inject" if treated else "not-serving"
         return Decision(
@@ -475,12 +520,9 @@ def _told(problems: Sequence[Problem]) -> str | None:
     return f"{told}; and {more} more" if more > 0 else told or None
 
 
-def _untouchable(workload: Json) -> str | None:
-    if mapping(workload.get("metadata")).get("deletionTimestamp"):
-        return "deleting"
-    if mapping(workload.get("spec")).get("workloadRef"):
-        return "workload-ref"
-    return None
+def _refers(workload: Json) -> bool:
+    """Tell whether it is a Rollout whose pods are those of a Deployment, which is patched."""
+    return bool(mapping(workload.get("spec")).get("workloadRef"))
 
 
 def _problems(above: Layer, below: Layer) -> tuple[Problem, ...]:
@@ -501,33 +543,3 @@ def _unreadable(case: _Case) -> Iterator[Alert]:
 def _malformed(complaint: str) -> Decision:
     text = f"nothing is patched: {complaint}"
     return Decision(skipped="malformed", alerts=(Alert("malformed", text),))
-
-
-def _as_stored(pod_template: Json) -> Json:
-    """Give a pod template for comparison, without what the API server drops or fills in.
-
-    Only where we write: a record that was made offline may put back a `null` or nothing at all
-    where the API server has since stored its own.
-    """
-    spec = _without_nothing(pod_template.get("spec") or {}, "readinessGates", "initContainers")
-    if spec.get("terminationGracePeriodSeconds") is None:
-        spec["terminationGracePeriodSeconds"] = DEFAULT_GRACE_SECONDS
-    for key in ("containers", "initContainers"):
-        if spec.get(key):
-            spec[key] = [_container_as_stored(each) for each in spec[key]]
-    metadata = _without_nothing(pod_template.get("metadata") or {}, "annotations", "labels")
-    return {**pod_template, "metadata": metadata, "spec": spec}
-
-
-def _container_as_stored(container: Json) -> Json:
-    lifecycle = container.get("lifecycle", ABSENT)
-    if lifecycle is ABSENT and "readinessProbe" not in container:
-        return container
-    bare = _without_nothing(container, "readinessProbe")
-    if lifecycle is not ABSENT:
-        bare["lifecycle"] = _without_nothing(lifecycle or {}, "preStop")
-    return _without_nothing(bare, "lifecycle")
-
-
-def _without_nothing(node: Json, *keys: str) -> Json:
-    return {key: value for key, value in node.items() if value or key not in keys}

@@ -62,14 +62,37 @@ def identical(one: Any, other: Any) -> bool:
 
 
 def grafted(onto: Any, wanted: Any) -> Any:
-    """Give what is wanted, made of the very parts of `onto` wherever they are equal."""
-    if alike(onto, wanted):
+    """Give what is wanted, made of the very parts of `onto` wherever they are equal.
+
+    Each part is looked at once, however deep it lies.
+    """
+    if onto is wanted:
         return onto
     if type(onto) is dict and type(wanted) is dict:
-        return {key: grafted(onto.get(key, ABSENT), value) for key, value in wanted.items()}
+        mapping: dict[str, Any] = {}
+        same = len(onto) == len(wanted)
+        for key, value in wanted.items():
+            part = onto.get(key, ABSENT)
+            mapping[key] = made = grafted(part, value)
+            same = same and made is part
+        return onto if same else mapping
     if type(onto) is list and type(wanted) is list and len(onto) == len(wanted):
-        return list(map(grafted, onto, wanted))
-    return wanted
+        items = list(map(grafted, onto, wanted))
+        return onto if all(made is part for made, part in zip(items, onto, strict=True)) else items
+    return onto if alike(onto, wanted) else wanted
+
+
+def pruned(stood: Any, injected: Any) -> bool:
+    """Tell whether a value is what a schema without its handler has left of an injected one.
+
+    A custom resource's schema drops what it does not know (`preStop: {}` of a native sleep): what
+    was a mapping is gone, and what is left is as we wrote it.
+    """
+    if type(stood) is not dict or type(injected) is not dict or len(stood) >= len(injected):
+        return False
+    return all((key in stood) != (type(value) is dict) for key, value in injected.items()) and all(
+        key in injected and identical(value, injected[key]) for key, value in stood.items()
+    )
 
 
 class Injection(NamedTuple):
@@ -106,6 +129,7 @@ class Field:
         names: which item names a record may mention.
         stays: whether an item as it is stored is the one that is wanted.
         item_key: the key that names an item of the list.
+        stored: what the API server stores where nothing is written; `ABSENT` where that is nothing.
     """
 
     path: tuple[str, ...]
@@ -117,6 +141,7 @@ class Field:
     names: Callable[[str], bool] = lambda _name: True
     stays: Callable[[Any, Any], bool] = covers
     item_key: str = "name"
+    stored: Any = ABSENT
 
     of_items: bool = field(init=False)
     full_path: tuple[str, ...] = field(init=False)
@@ -193,7 +218,7 @@ class Draft:
 
     def get(self, *path: Step) -> Any:
         """Read a place; `None` where it, or anything above it, is absent or null."""
-        return _read(self.root, path)
+        return read_at(self.root, path)
 
     def _edit(self, path: Path, depth: int, *, as_list: bool = False) -> Any:
         """Give the mapping or list at a path, cut to a depth, to write to; make what is missing."""
@@ -233,7 +258,7 @@ class Draft:
         """Take a key away, and up to `made` mappings above it that are empty then."""
         depth = len(path) - 1
         above = 0
-        while above < made and len(_read(self.root, path[: depth - above])) == 1:
+        while above < made and len(read_at(self.root, path[: depth - above])) == 1:
             above += 1
         parent = self._edit(path, depth - above)
         if null and above and above == made:
@@ -311,7 +336,9 @@ class Draft:
         stood = parent[path[-1]]
         value = place.release(stood, injection)
         if value is KEEP:
-            return
+            if not pruned(stood, injection.value):
+                return
+            value = injection.was
         if value is ABSENT:
             self.remove(path, injection.made, null=injection.null)
         else:
@@ -346,7 +373,7 @@ class Draft:
         """Leave a taken-out value as the request has it: it is the user's from now on."""
         path = self.locate(place, name)
         if path is not None and self.taken.pop((place, name), ABSENT) is not ABSENT:
-            value = _read(self.original, path)
+            value = read_at(self.original, path)
             self.set(path, value)
             self.baseline = _with(self.baseline, path, value)
 
@@ -354,12 +381,23 @@ class Draft:
         """Find a field: its path, or that of its list; `None` where no item has the name."""
         if place.named_at is None:
             return place.full_path
-        above = place.above
-        places = self._places.get(above)
+        index = self._index(place.above, place.item_key).get(str(name))
+        return None if index is None else (*place.above, index, *place.below)
+
+    def _index(self, path: Path, key: str) -> dict[str, int]:
+        places = self._places.get(path)
         if places is None:  # once for each list: there may be ten thousand containers
-            places = self._places[above] = _places(_read(self.root, above), place.item_key)
-        index = places.get(str(name))
-        return None if index is None else (*above, index, *place.below)
+            places = self._places[path] = _places(read_at(self.root, path), key)
+        return places
+
+    def value(self, place: Field, name: str | None) -> Any:
+        """Read a field, or the list item of this name; `ABSENT` where it is not there."""
+        if place.of_items:
+            index = self._index(place.full_path, place.item_key).get(str(name))
+            return ABSENT if index is None else self.get(*place.full_path, index)
+        path = self.locate(place, name)
+        parent = None if path is None else self.get(*path[:-1])
+        return parent.get(path[-1], ABSENT) if path and isinstance(parent, dict) else ABSENT
 
     def missing(self, path: Path) -> tuple[int, bool]:
         """Tell how many levels of a path the user did not write, and whether as null."""
@@ -408,7 +446,7 @@ def _copy(node: Any) -> Any:
     return items.copy()
 
 
-def _read(node: Any, path: Path) -> Any:
+def read_at(node: Any, path: Path) -> Any:
     """Read a place in something of the right shape; None where it, or what is above, is not."""
     for step in path:
         if node is None:
@@ -480,6 +518,9 @@ def _token(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
 
 
+_MOST_STEPS: Final = 64
+
+
 def _compare_lists(
     before: list[Any], after: list[Any], path: str, operations: list[Operation]
 ) -> None:
@@ -491,6 +532,10 @@ def _compare_lists(
         while back < end - start and identical(before[-1 - back], after[-1 - back]):
             back += 1
     shared = end - back
+    if len(before) + len(after) - 2 * (shared + back) > _MOST_STEPS:
+        # The API server moves what follows with each step: for thousands, the list is quicker.
+        operations.append({"op": "replace", "path": path, "value": after})
+        return
     for index in range(start, shared):
         if before[index] is not after[index]:
             _compare(before[index], after[index], f"{path}/{index}", operations)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import orjson
 
-from webhook.undecoded import OldObject, template_of, workload_of
-from webhook.workload import CONTAINER_KEYS, mapping, template
+from webhook.undecoded import OldObject, spec_of, workload_of
+from webhook.workload import CONTAINER_KEYS, mapping
 
 API_VERSION: Final = "admission.k8s.io/v1"
 WARNING_LENGTH: Final = 120
@@ -45,6 +45,7 @@ class _Metadata(msgspec.Struct, frozen=True, gc=False):
 
 class _Container(msgspec.Struct, frozen=True, gc=False):
     image: Any = None
+    name: Any = None
 
 
 class _Pod(msgspec.Struct, frozen=True, gc=False):
@@ -195,15 +196,15 @@ _BARE: Final = _review_of(object=Any, old_object=_Bare | None)
 _ODD: Final = _review_of(object=Any, old_object=Any)
 
 
-def _old_template_of(kind: Any) -> msgspec.json.Decoder[Any]:
-    """Make the decoder of a review of which nothing is wanted but the old pod template."""
-    for name in ("template", "spec", "oldObject", "request"):
+def _old_spec_of(kind: Any) -> msgspec.json.Decoder[Any]:
+    """Make the decoder of a review of which nothing is wanted but the old object's spec."""
+    for name in ("spec", "oldObject", "request"):
         kind = msgspec.defstruct(f"_With_{name}", [(name, kind)])
     return msgspec.json.Decoder(kind)
 
 
-_OLD_TEMPLATE: Final = _old_template_of(_KnownTemplate)
-_UNKNOWN_OLD_TEMPLATE: Final = _old_template_of(Any)
+_OLD_SPEC: Final = _old_spec_of(_KnownSpec)
+_UNKNOWN_OLD_SPEC: Final = _old_spec_of(Any)
 
 
 def decode(body: bytes) -> Request:
@@ -230,7 +231,7 @@ def _decode_review(body: bytes) -> Request:
     except msgspec.ValidationError:
         request = _decode_unusual(body)
     if request.old_object is not None:
-        request.old_object = OldObject(request.old_object, lambda: _old_template(body))
+        request.old_object = OldObject(request.old_object, lambda: _old_spec(body))
     return request
 
 
@@ -252,17 +253,16 @@ def _decode_unusual(body: bytes) -> Request:
     return request
 
 
-def _old_template(body: bytes) -> dict[str, Any]:
+def _old_spec(body: bytes) -> dict[str, Any]:
     """Read what was passed over at first.
 
     Raises:
         msgspec.DecodeError: it is no JSON.
     """
     try:
-        return template_of(_OLD_TEMPLATE.decode(body).request.oldObject.spec.template)
+        return spec_of(_OLD_SPEC.decode(body).request.oldObject.spec)
     except msgspec.ValidationError:
-        template = _UNKNOWN_OLD_TEMPLATE.decode(body).request.oldObject.spec.template
-        return mapping(template)
+        return mapping(_UNKNOWN_OLD_SPEC.decode(body).request.oldObject.spec)
 
 
 def read_old(workload: dict[str, Any]) -> OldObject:
@@ -271,7 +271,7 @@ def read_old(workload: dict[str, Any]) -> OldObject:
     Raises:
         msgspec.ValidationError: it is not of a workload's shape.
     """
-    return OldObject(msgspec.convert(workload, _Workload), lambda: template(workload))
+    return OldObject(msgspec.convert(workload, _Workload), lambda: mapping(workload.get("spec")))
 
 
 def no_json(error: Exception) -> InvalidReviewError:

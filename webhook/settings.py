@@ -29,6 +29,14 @@ BUILT_IN: Final = "built in"
 
 WRITTEN_ON_WORKLOAD: Final = frozenset({WORKLOAD, POD_TEMPLATE})
 
+# Strangers write settings: what is beyond these is told without being read.
+LONGEST_VALUE: Final = 4_096
+"""Characters of a value."""
+MOST_ITEMS: Final = 256
+"""Items of a list."""
+MOST_SETTINGS: Final = 64
+"""Settings on one workload, those on its pod template among them; or on one namespace."""
+
 
 class InvalidSettingError(ValueError):
     """A value that a setting does not take; the text says what is expected."""
@@ -82,6 +90,8 @@ class Problem:
     @property
     def _shown(self) -> str:
         if self.name.startswith("precheck") and isinstance(self.raw, str):
+            if len(self.raw) > LONGEST_VALUE:  # cut anywhere, it might show a password
+                return f'"{_CUT}"'
             return f'"{masked(self.raw)[1:-1]}"'  # a URL's credentials
         return _shown(self.raw)
 
@@ -129,7 +139,11 @@ def duration(text: str) -> int:
 
 def words(text: str) -> tuple[str, ...]:
     """Split a list at commas and white space; its order is kept, what comes twice counts once."""
-    found = tuple(dict.fromkeys(re.split(r"[,\s]+", text.strip(_SEPARATORS))))
+    written = _BETWEEN.split(text.strip(_SEPARATORS), maxsplit=MOST_ITEMS)
+    if len(written) > MOST_ITEMS:
+        message = f"expected a list of at most {MOST_ITEMS} items"
+        raise InvalidSettingError(message)
+    found = tuple(dict.fromkeys(written))
     if found == ("",):
         message = "expected at least one name"
         raise InvalidSettingError(message)
@@ -222,6 +236,9 @@ class Table(Mapping[str, Setting]):
         Raises:
             InvalidSettingError: the text, or the name, is none that we know.
         """
+        if len(text) > LONGEST_VALUE:
+            message = f"expected at most {LONGEST_VALUE:,} characters, not {len(text):,}"
+            raise InvalidSettingError(message)
         outcome = self._parse(name, text) if len(text) <= _CACHED else self._parse_text(name, text)
         if isinstance(outcome, InvalidSettingError):
             raise outcome.with_traceback(None)
@@ -241,14 +258,14 @@ class Table(Mapping[str, Setting]):
             return InvalidSettingError(str(error))
 
     def _hint(self, name: str) -> str:
-        if name == INJECT:
-            return ""
         close = difflib.get_close_matches(name[:_HINTED_LENGTH], [*self._settings, INJECT], n=1)
         return (
             f"; did you mean {close[0]}?" if close else f"; known are {', '.join(self._settings)}"
         )
 
-    def layer(self, place: str, path: str, labels: Any, annotations: Any) -> Layer:
+    def layer(
+        self, place: str, path: str, labels: Any, annotations: Any, room: int = MOST_SETTINGS
+    ) -> Layer:
         """Read what one object says.
 
         Args:
@@ -256,50 +273,50 @@ class Table(Mapping[str, Setting]):
             path: where in the object its metadata stands, for messages.
             labels: its labels, or anything else, which then says nothing.
             annotations: its annotations, likewise.
+            room: how many settings are read; the first beyond is a problem, the rest is passed
+                over. `inject` is always read.
         """
         values: dict[str, Any] = {}
         problems: list[Problem] = []
         choices: list[bool] = []
+        full = False
         for kind, entries in (("labels", labels), ("annotations", annotations)):
             if not isinstance(entries, dict):
                 continue
-            for key, raw in entries.items():
-                if not key.startswith(PREFIX):
+            raw = entries.get(_INJECT_KEY)
+            if raw is not None:
+                try:
+                    choices.append(_choice(place, kind, raw))
+                except InvalidSettingError as error:
+                    problems.append(_problem(place, path, kind, _INJECT_KEY, raw, str(error)))
+            for key, raw in () if full else entries.items():
+                if not key.startswith(PREFIX) or raw is None:
                     continue
                 name = key[len(PREFIX) :]
-                if name == INJECTED or raw is None:
+                if name in _NO_SETTINGS:
                     continue
+                if len(values) + len(problems) >= room:
+                    problems.append(_problem(place, path, kind, key, raw, _TOO_MANY))
+                    full = True
+                    break
                 try:
-                    value = self._value(place, kind, name, raw)
+                    values[name] = self._value(place, kind, name, raw)
                 except InvalidSettingError as error:
-                    where = f'{path}.{kind}["{key}"]'
                     expected = str(error)
                     if name not in self._settings and len(problems) < _HINTED:
                         expected += self._hint(name)
-                    problems.append(Problem(place, where, name, raw, expected))
-                else:
-                    if name == INJECT:
-                        choices.append(value)
-                    else:
-                        values[name] = value
+                    problems.append(_problem(place, path, kind, key, raw, expected))
         if not (values or problems or choices):
             return EMPTY
         return Layer(values, all(choices) if choices else None, tuple(problems))
 
     def _value(self, place: str, kind: str, name: str, raw: Any) -> Any:
-        if place == NAMESPACE and (name == INJECT) != (kind == "labels"):
-            what = "a label" if name == INJECT else "an annotation"
-            message = f"on a namespace, this is {what}"
-            raise InvalidSettingError(message)
-        if name == INJECT:
-            if raw == "enabled":
-                return True
-            if raw == "disabled":
-                return False
-            message = "expected enabled or disabled"
-            raise InvalidSettingError(message)
         if kind == "labels":
-            message = "settings are annotations, not labels"
+            message = (
+                "on a namespace, this is an annotation"
+                if place == NAMESPACE
+                else "settings are annotations, not labels"
+            )
             raise InvalidSettingError(message)
         if not isinstance(raw, str):
             message = "annotations are strings: put it in quotes"
@@ -327,10 +344,39 @@ class Table(Mapping[str, Setting]):
         return parsed
 
 
+def _choice(place: str, kind: str, raw: Any) -> bool:
+    """Read an `inject`."""
+    if place == NAMESPACE and kind != "labels":
+        message = "on a namespace, this is a label"
+        raise InvalidSettingError(message)
+    if raw == "enabled":
+        return True
+    if raw == "disabled":
+        return False
+    message = "expected enabled or disabled"
+    raise InvalidSettingError(message)
+
+
+def _problem(place: str, path: str, kind: str, key: str, raw: Any, expected: str) -> Problem:
+    if len(key) > _LONGEST_KEY:
+        key = key[:_LONGEST_KEY] + _CUT
+    if not key.isprintable():
+        key = ascii(key)[1:-1]
+    return Problem(place, f'{path}.{kind}["{key}"]', key[len(PREFIX) :], raw, expected)
+
+
+_INJECT_KEY: Final = PREFIX + INJECT
+_NO_SETTINGS: Final = frozenset({INJECT, INJECTED})
+_TOO_MANY: Final = (
+    f"expected at most {MOST_SETTINGS} settings: neither this one nor others are read"
+)
 _SEPARATORS: Final = ", \t\r\n"
+_BETWEEN: Final = re.compile(r"[,\s]+")
 _CACHED: Final = 256
-_HINTED: Final = 20  # a guess at what was meant costs more than all else: not for thousands
+_HINTED: Final = 10  # a guess at what was meant costs more than all else: not for thousands
 _HINTED_LENGTH: Final = 63
+_LONGEST_KEY: Final = len(PREFIX) + _HINTED_LENGTH
+_CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
 
 
 Policy = Mapping[str, Resolved]
@@ -383,9 +429,13 @@ def _either(choices: tuple[str, ...]) -> str:
 
 def _shown(raw: Any) -> str:
     """Show a value in a message: quoted, on one line, and not without end."""
-    text = ascii(raw)
-    text = f'"{text[1:-1]}"' if isinstance(raw, str) else text
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    if isinstance(raw, str):
+        text = f'"{ascii(raw[: _SHOWN + 1])[1:-1]}"'
+    elif isinstance(raw, dict | list):  # whatever is in there
+        text = "a mapping" if isinstance(raw, dict) else "a list"
+    else:
+        text = ascii(raw)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + _CUT
 
 
 _SHOWN: Final = 64

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from webhook.admission import Admission, Decision
-from webhook.draft import Field, identical
+from webhook.draft import Draft, identical
 from webhook.ledger import Record
 from webhook.review import GroupVersionKind, Request, read_old
 from webhook.settings import INJECT, PREFIX, RECORD
@@ -180,6 +180,7 @@ def _in_scope(admission: Admission, workload: Json, decision: Decision, *, bears
 
 
 _LEAVES: Final = "still injected: leaves with the next rollout, or by seamless revert"
+_UPDATE: Final = "still injected: leaves with the next update, or by seamless revert"
 _REVERT: Final = "still injected: seamless revert takes it out"
 _LEFT_ALONE: Final[dict[str | None, tuple[State, str, str]]] = {
     "disabled": (OPTED_OUT, "inject: disabled", _LEAVES),
@@ -187,7 +188,7 @@ _LEFT_ALONE: Final[dict[str | None, tuple[State, str, str]]] = {
     "excluded-namespace": (OUT_OF_SCOPE, "its namespace is excluded", _REVERT),
     "kind": (OUT_OF_SCOPE, "the configuration leaves its kind out", _REVERT),
     "deleting": (OUT_OF_SCOPE, "it is being deleted", ""),
-    "workload-ref": (OUT_OF_SCOPE, "the Deployment of its workloadRef is patched instead", ""),
+    "workload-ref": (OUT_OF_SCOPE, "the Deployment of its workloadRef is patched instead", _UPDATE),
     "malformed": (OUT_OF_SCOPE, "malformed", ""),
 }
 """State, reason, and what becomes of injections that are still there, by why it was skipped."""
@@ -260,6 +261,7 @@ def _changes(admission: Admission, workload: Json, decision: Decision) -> tuple[
     """Name the settings whose injections differ, in the order of the docs."""
     result = decision.result or workload
     found: set[str] = set()
+    one, other = Draft(workload), Draft(result)
     pairs = zip(_records(admission, workload), _records(admission, result), strict=True)
     for before, after in pairs:
         for place, name in {**before.entries, **after.entries}:
@@ -267,17 +269,10 @@ def _changes(admission: Admission, workload: Json, decision: Decision) -> tuple[
             same = before.entries.get(key) == after.entries.get(key)
             if same and place.of_items:
                 # The record of a whole item does not hold its content.
-                same = identical(_item(workload, place, name), _item(result, place, name))
+                same = identical(one.value(place, name), other.value(place, name))
             if not same:
                 found.add(place.setting)
     return tuple(name for name in admission.table if name in found)
-
-
-def _item(workload: Json, place: Field, name: str | None) -> Any:
-    node: Any = workload
-    for step in place.full_path:
-        node = mapping(node).get(step)
-    return next((each for each in node or () if each.get(place.item_key) == name), None)
 
 
 def _only_record(decision: Decision) -> bool:

@@ -28,12 +28,17 @@ def workload_of(known: Any) -> Json:
         workload["metadata"] = _mapping(metadata)
     known_spec = workload.get("spec")
     if known_spec is not None:
-        spec = _mapping(known_spec)
-        workload["spec"] = spec
-        known_template = spec.get("template")
-        if known_template is not None:
-            spec["template"] = template_of(known_template)
+        workload["spec"] = spec_of(known_spec)
     return workload
+
+
+def spec_of(known: Any) -> Json:
+    """Give the spec of a workload, of the type `_Spec` (`webhook.review`), as a mapping."""
+    spec = _mapping(known)
+    known_template = spec.get("template")
+    if known_template is not None:
+        spec["template"] = template_of(known_template)
+    return spec
 
 
 def template_of(known: Any) -> Json:
@@ -86,30 +91,39 @@ class OldObject:
     """A workload as it was before an UPDATE, of which no more is decoded than is asked for.
 
     Mostly that is what its metadata and that of its pod template say (`above`, `below`), and the
-    `images` of its regular containers, which tell at once that a pod template has changed.
+    `names` and `images` of its regular containers; another image tells at once that a pod template
+    has changed.
 
     Args:
         known: the workload, of the type `_Workload` (`webhook.review`).
-        read: gives the pod template whole; asked once, and only if there is one.
+        read: gives the spec whole; asked once, and only if there is a pod template.
     """
 
-    __slots__ = ("_read", "_template", "above", "below", "images")
+    __slots__ = ("_read", "_spec", "above", "below", "images", "names")
 
     def __init__(self, known: Any, read: Callable[[], Json]) -> None:
         template = known.spec.template if known.spec else None
         self._read = read
-        self._template: Json | None = None if template else {}
+        self._spec: Json | None = None if template else {}
         self.above = _said(known.metadata)
         self.below = _said(template.metadata if template else None)
         pods = template.spec if template else None
-        self.images: list[Any] = [each.image for each in (pods.containers if pods else None) or ()]
+        found = (pods.containers if pods else None) or ()
+        self.images: list[Any] = [each.image for each in found]
+        self.names: list[Any] = [each.name for each in found]
+
+    @property
+    def spec(self) -> Json:
+        """The spec; empty where it has no pod template."""
+        if self._spec is None:
+            self._spec = self._read()
+        return self._spec
 
     @property
     def template(self) -> Json:
         """The pod template."""
-        if self._template is None:
-            self._template = self._read()
-        return self._template
+        found: Json = self.spec.get("template") or {}
+        return found
 
 
 def _said(metadata: Any) -> Json:

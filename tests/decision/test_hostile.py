@@ -27,10 +27,12 @@ from tests.builders import (
     apply,
     canonical,
     changed,
+    codes,
     container,
     deployment,
     forged,
     hooked,
+    hooks,
     namespaces,
     operations_of,
     review,
@@ -342,19 +344,33 @@ def test_ten_thousand_containers_of_one_name_are_answered() -> None:
     check(answer(deployment(*(container("same") for _ in range(10_000)))))
 
 
-def test_a_record_of_ten_thousand_entries_is_answered() -> None:
-    """About 700 kB: more than an API server stores, less than it sends on."""
-    names = [f"c{number}" for number in range(10_000)]
+def recorded(count: int) -> Json:
+    """Give a workload that opts out, with a record of as many hooks."""
+    names = [f"c{number}" for number in range(count)]
     record = forged(
         {f"spec.containers[{each}].lifecycle.preStop": {"is": NATIVE_30} for each in names}
     )
-    given_object = deployment(
+    return deployment(
         *(hooked(NATIVE_30, each) for each in names),
         template_says={"injected": record, "inject": "disabled"},
     )
+
+
+def test_the_longest_record_that_an_api_server_stores_is_taken_out() -> None:
+    """Of three and a half thousand entries."""
+    given_object = recorded(3500)
     found = answer(given_object)
     check(found)
-    assert len(orjson.loads(found.body)["response"]["patch"]) > 100_000
+    assert found.decision is not None
+    assert not any(hooks(found.decision.result))
+
+
+def test_a_record_of_ten_thousand_entries_is_answered() -> None:
+    """About 700 kB: no API server has stored it, and it is not read."""
+    found = answer(recorded(10_000))
+    check(found)
+    assert found.decision is not None
+    assert "unreadable-record" in codes(found.decision)
 
 
 def test_many_names_in_a_setting_for_many_containers_are_answered() -> None:

@@ -14,7 +14,7 @@ from webhook.draft import NOTHING, Draft, Field
 from webhook.mutations.model import Mutation, Situation
 from webhook.mutations.pre_stop import PRE_STOP, wanted_sleep
 from webhook.settings import Setting, duration
-from webhook.workload import Kind, grace_seconds, longest_native_sleep
+from webhook.workload import DEFAULT_GRACE_SECONDS, Kind, grace_seconds, longest_native_sleep
 
 _LARGEST: Final = 2**63 - 1
 
@@ -24,7 +24,10 @@ def _plausible(value: Any, was: Any) -> bool:
 
 
 GRACE_PERIOD: Final = Field(
-    ("spec", "terminationGracePeriodSeconds"), "pre-stop-sleep", plausible=_plausible
+    ("spec", "terminationGracePeriodSeconds"),
+    "pre-stop-sleep",
+    plausible=_plausible,
+    stored=DEFAULT_GRACE_SECONDS,
 )
 
 
