@@ -15,8 +15,8 @@ import orjson
 
 from webhook import alerts, aws, review
 from webhook.config import SYSTEM_NAMESPACES, Configuration
-from webhook.draft import TEMPLATE, Alert, Draft, Operation, grafted
-from webhook.ledger import NO_RECORD, AnnotationsFullError, Ledger, Record
+from webhook.draft import TEMPLATE, Alert, AnnotationsFullError, Draft, Operation, grafted
+from webhook.ledger import NO_RECORD, Ledger, Record
 from webhook.mutations import MUTATIONS
 from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
 from webhook.review import InvalidReviewError, Request

@@ -23,6 +23,12 @@ NAMED: Final = "*"
 
 
 TEMPLATE: Final = ("spec", "template")
+ANNOTATIONS_LIMIT: Final = 262_144
+"""Bytes that the API server allows all annotations of an object together (seen on 1.36)."""
+
+
+class AnnotationsFullError(Exception):
+    """The record would push an object's annotations over the API server's limit."""
 
 
 def covers(stored: Any, wanted: Any) -> bool:
@@ -196,7 +202,17 @@ class Draft:
     """
 
     __slots__ = (
-        *("_own", "_places", "_steps", "_trail", "alerts", "baseline", "injected", "original"),
+        *(
+            "_own",
+            "_places",
+            "_recorded",
+            "_steps",
+            "_trail",
+            "alerts",
+            "baseline",
+            "injected",
+            "original",
+        ),
         *("records", "root", "taken"),
     )
 
@@ -215,6 +231,7 @@ class Draft:
         self._steps: Path = ()
         self._trail: list[Any] = []
         self._places: dict[Path, dict[str, int]] = {}
+        self._recorded = 0
 
     def get(self, *path: Step) -> Any:
         """Read a place; `None` where it, or anything above it, is absent or null."""
@@ -294,6 +311,9 @@ class Draft:
             name: the name of the list item on the way, or of the item itself.
             at: for a field of items, where in the list; at its end where not given.
             setting: the setting to report it under, if not the field's own.
+
+        Raises:
+            AnnotationsFullError: what was injected cannot be recorded.
         """
         path = self.locate(place, name)
         if path is None:  # pragma: no cover - a mutation names what it has just seen
@@ -322,7 +342,11 @@ class Draft:
             entry["made"] = made
             if null:
                 entry["null"] = True
-        self.records[place.in_template][place.key(name)] = entry
+        key = place.key(name)
+        self.records[place.in_template][key] = entry
+        self._recorded += len(key)
+        if self._recorded > ANNOTATIONS_LIMIT:  # of thousands, not all need be written to know it
+            raise AnnotationsFullError
         self.injected[place, name] = setting or place.setting
 
     def take_out(self, place: Field, name: str | None, injection: Injection) -> None:

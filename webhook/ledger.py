@@ -23,7 +23,19 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from webhook.draft import ABSENT, KEEP, NAMED, TEMPLATE, Draft, Field, Injection, Path, read_at
+from webhook.draft import (
+    ABSENT,
+    ANNOTATIONS_LIMIT,
+    KEEP,
+    NAMED,
+    TEMPLATE,
+    AnnotationsFullError,
+    Draft,
+    Field,
+    Injection,
+    Path,
+    read_at,
+)
 from webhook.settings import RECORD
 from webhook.undecoded import OldObject, alike
 from webhook.workload import malformed
@@ -31,8 +43,6 @@ from webhook.workload import malformed
 VERSION: Final = 1
 CONTAINERS: Final = (*TEMPLATE, "spec", "containers")
 _ANNOTATION_LEVELS: Final = 2  # metadata, annotations
-ANNOTATIONS_LIMIT: Final = 262_144
-"""Bytes that the API server allows all annotations of an object together (seen on 1.36)."""
 
 Entries = dict[tuple[Field, str | None], Injection]
 
@@ -59,10 +69,6 @@ class Record:
 NO_RECORD: Final = Record()
 _BROKEN: Final = Record(present=True, readable=False)
 _CACHED: Final = 4096
-
-
-class AnnotationsFullError(Exception):
-    """The record would push an object's annotations over the API server's limit."""
 
 
 class Ledger:

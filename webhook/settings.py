@@ -258,12 +258,15 @@ class Table(Mapping[str, Setting]):
             return InvalidSettingError(str(error))
 
     def _hint(self, name: str) -> str:
+        """Guess which setting was meant; nothing where there is one of this name."""
+        if name == INJECT or name in self._settings:
+            return ""
         close = difflib.get_close_matches(name[:_HINTED_LENGTH], [*self._settings, INJECT], n=1)
         return (
             f"; did you mean {close[0]}?" if close else f"; known are {', '.join(self._settings)}"
         )
 
-    def layer(
+    def layer(  # noqa: C901, PLR0912 - read for every request: no call for each annotation
         self, place: str, path: str, labels: Any, annotations: Any, room: int = MOST_SETTINGS
     ) -> Layer:
         """Read what one object says.
@@ -273,7 +276,7 @@ class Table(Mapping[str, Setting]):
             path: where in the object its metadata stands, for messages.
             labels: its labels, or anything else, which then says nothing.
             annotations: its annotations, likewise.
-            room: how many settings are read; the first beyond is a problem, the rest is passed
+            room: how many settings are read; the first beyond is a problem, the others are passed
                 over. `inject` is always read.
         """
         values: dict[str, Any] = {}
@@ -283,40 +286,47 @@ class Table(Mapping[str, Setting]):
         for kind, entries in (("labels", labels), ("annotations", annotations)):
             if not isinstance(entries, dict):
                 continue
-            raw = entries.get(_INJECT_KEY)
-            if raw is not None:
-                try:
-                    choices.append(_choice(place, kind, raw))
-                except InvalidSettingError as error:
-                    problems.append(_problem(place, path, kind, _INJECT_KEY, raw, str(error)))
-            for key, raw in () if full else entries.items():
-                if not key.startswith(PREFIX) or raw is None:
+            for key, raw in entries.items():
+                if not key.startswith(PREFIX):
                     continue
                 name = key[len(PREFIX) :]
-                if name in _NO_SETTINGS:
+                if name == INJECTED or raw is None:
                     continue
-                if len(values) + len(problems) >= room:
-                    problems.append(_problem(place, path, kind, key, raw, _TOO_MANY))
-                    full = True
-                    break
+                if len(values) + len(problems) >= room and name != INJECT:
+                    if not full:
+                        full = True
+                        problems.append(_problem(place, path, kind, key, raw, _TOO_MANY))
+                    continue
                 try:
-                    values[name] = self._value(place, kind, name, raw)
+                    value = self._value(place, kind, name, raw)
                 except InvalidSettingError as error:
                     expected = str(error)
-                    if name not in self._settings and len(problems) < _HINTED:
+                    if len(problems) < _HINTED:
                         expected += self._hint(name)
                     problems.append(_problem(place, path, kind, key, raw, expected))
+                else:
+                    if name == INJECT:
+                        choices.append(value)
+                    else:
+                        values[name] = value
         if not (values or problems or choices):
             return EMPTY
         return Layer(values, all(choices) if choices else None, tuple(problems))
 
     def _value(self, place: str, kind: str, name: str, raw: Any) -> Any:
+        if place == NAMESPACE and (name == INJECT) != (kind == "labels"):
+            what = "a label" if name == INJECT else "an annotation"
+            message = f"on a namespace, this is {what}"
+            raise InvalidSettingError(message)
+        if name == INJECT:
+            if raw == "enabled":
+                return True
+            if raw == "disabled":
+                return False
+            message = "expected enabled or disabled"
+            raise InvalidSettingError(message)
         if kind == "labels":
-            message = (
-                "on a namespace, this is an annotation"
-                if place == NAMESPACE
-                else "settings are annotations, not labels"
-            )
+            message = "settings are annotations, not labels"
             raise InvalidSettingError(message)
         if not isinstance(raw, str):
             message = "annotations are strings: put it in quotes"
@@ -338,23 +348,9 @@ class Table(Mapping[str, Setting]):
             try:
                 parsed[name] = self.parse(name, text)
             except InvalidSettingError as error:
-                hint = "" if name in self._settings else self._hint(name)
-                message = f"defaults.{name}: {_shown(text)}: {error}{hint}"
+                message = f"defaults.{name}: {_shown(text)}: {error}{self._hint(name)}"
                 raise InvalidSettingError(message) from None
         return parsed
-
-
-def _choice(place: str, kind: str, raw: Any) -> bool:
-    """Read an `inject`."""
-    if place == NAMESPACE and kind != "labels":
-        message = "on a namespace, this is a label"
-        raise InvalidSettingError(message)
-    if raw == "enabled":
-        return True
-    if raw == "disabled":
-        return False
-    message = "expected enabled or disabled"
-    raise InvalidSettingError(message)
 
 
 def _problem(place: str, path: str, kind: str, key: str, raw: Any, expected: str) -> Problem:
@@ -365,8 +361,6 @@ def _problem(place: str, path: str, kind: str, key: str, raw: Any, expected: str
     return Problem(place, f'{path}.{kind}["{key}"]', key[len(PREFIX) :], raw, expected)
 
 
-_INJECT_KEY: Final = PREFIX + INJECT
-_NO_SETTINGS: Final = frozenset({INJECT, INJECTED})
 _TOO_MANY: Final = (
     f"expected at most {MOST_SETTINGS} settings: neither this one nor others are read"
 )

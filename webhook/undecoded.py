@@ -99,7 +99,7 @@ class OldObject:
         read: gives the spec whole; asked once, and only if there is a pod template.
     """
 
-    __slots__ = ("_read", "_spec", "above", "below", "images", "names")
+    __slots__ = ("_containers", "_read", "_spec", "above", "below", "images")
 
     def __init__(self, known: Any, read: Callable[[], Json]) -> None:
         template = known.spec.template if known.spec else None
@@ -108,9 +108,13 @@ class OldObject:
         self.above = _said(known.metadata)
         self.below = _said(template.metadata if template else None)
         pods = template.spec if template else None
-        found = (pods.containers if pods else None) or ()
-        self.images: list[Any] = [each.image for each in found]
-        self.names: list[Any] = [each.name for each in found]
+        self._containers = (pods.containers if pods else None) or ()
+        self.images: list[Any] = [each.image for each in self._containers]
+
+    @property
+    def names(self) -> list[Any]:
+        """The names of its regular containers."""
+        return [each.name for each in self._containers]
 
     @property
     def spec(self) -> Json:
