@@ -15,10 +15,12 @@ from tests.builders import (
     RECORD,
     Json,
     admission,
+    apply,
     canonical,
     changed,
     codes,
     container,
+    decide,
     deployment,
     forged,
     grace,
@@ -551,6 +553,212 @@ def test_a_user_who_drops_the_template_s_last_annotation_can_still_opt_out(way: 
     send(given)
     assert hooks(server.now) == [NATIVE_30]
     assert canonical(pod_of(opted_out(server))) == canonical(pod_of(fill_in(given)))
+
+
+LAST_ANNOTATION = deployment(template_says={"pre-stop-handler": "auto"})
+"""Where the next manifest has no annotations, `kubectl apply` takes away the whole mapping."""
+
+
+@pytest.mark.parametrize(("seconds", "raised"), [(45, 75), (20, 50), (60, None), (None, None)])
+@pytest.mark.parametrize("way", WAYS)
+def test_an_edit_in_the_request_that_drops_the_record_is_the_user_s_and_the_rest_is_ours(
+    way: str, seconds: int | None, raised: int | None
+) -> None:
+    """The grace period is edited; 20 is less than our sleep, and was refused."""
+    server = ApiServer(TREATED)
+    send = getattr(server, way)
+    (server.create if way == "put" else send)(LAST_ANNOTATION)
+    assert grace(server.now) == 60
+    edited = deployment(pod={"terminationGracePeriodSeconds": seconds} if seconds else None)
+    edited = image(edited, "2")
+    send(edited)
+    assert hooks(server.now) == [NATIVE_30]
+    assert grace(server.now) == raised or raised is None
+    record = record_of(server.now, template=True)
+    assert record is not None
+    assert "spec.containers[app].lifecycle.preStop" in record["fields"]
+    if seconds != 60:  # what the user's manifest has come to say counts as ours
+        expected = asked_for(LAST_ANNOTATION, edited, way=way)
+        assert pod_of(opted_out(server)) == pod_of(expected)
+
+
+EDITS: list[tuple[str, Json, Json]] = [
+    ("grace", {}, {"pod": {"terminationGracePeriodSeconds": 41}}),
+    ("gates", {"readiness-gates": "a.example/x"}, {"pod": {"readinessGates": []}}),
+    ("precheck", {"precheck": "db:1"}, {"pod": {"initContainers": [worker("own")]}}),
+    ("probe", {"readiness-probe": "tcp://:8080"}, {}),
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("_name", "says", "more"), EDITS, ids=lambda each: str(each)[:9])
+def test_a_record_that_is_dropped_counts_entry_by_entry(
+    way: str, _name: str, says: Json, more: Json
+) -> None:
+    """One field is edited; whatever else was injected leaves with the opt-out."""
+    bare = worker("app", ports=[{"containerPort": 8080}])
+    first = deployment(bare, container("b"), says=says, template_says={"pre-stop-handler": "auto"})
+    second = deployment(bare, hooked(EXEC_QUIT, "b"), says=says, **more)
+    server = ApiServer(TREATED)
+    send = getattr(server, way)
+    (server.create if way == "put" else send)(first)
+    send(second)
+    assert pod_of(opted_out(server)) == pod_of(asked_for(first, second, way=way))
+
+
+# --- containers that are renamed or copied in the live object ------------------------------------
+
+PROBED = deployment(
+    worker("app", ports=[{"containerPort": 8080}]),
+    hooked(EXEC_QUIT, "b"),
+    says={"readiness-probe": "http://:8080/", "pre-stop-existing": "chain"},
+)
+LIVE_EDITS: dict[str, Any] = {
+    "renamed": lambda found: found[0].update(name="renamed"),
+    "both renamed": lambda found: [each.update(name=each["name"] + "-2") for each in found],
+    "renamed and its image changed": lambda found: found[0].update(name="renamed", image="new:2"),
+    "names swapped": lambda found: [
+        each.update(name=name) for each, name in zip(found, ("b-2", "app-2"), strict=True)
+    ],
+    "copied": lambda found: found.append({**copy.deepcopy(found[0]), "name": "copy"}),
+    "copied first": lambda found: found.insert(0, {**copy.deepcopy(found[0]), "name": "copy"}),
+    "copied, with another port": lambda found: found.append(
+        {**copy.deepcopy(found[0]), "name": "copy", "ports": [{"containerPort": 1}]}
+    ),
+    "copied, with another image": lambda found: found.append(
+        {**copy.deepcopy(found[0]), "name": "copy", "image": "new:2"}
+    ),
+    "copied twice": lambda found: found.extend(
+        {**copy.deepcopy(found[0]), "name": f"copy{number}"} for number in (1, 2)
+    ),
+    "chained and copied": lambda found: found.append({**copy.deepcopy(found[1]), "name": "copy"}),
+}
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+@pytest.mark.parametrize("name", LIVE_EDITS)
+def test_what_moves_with_a_renamed_or_copied_container_is_ours(
+    name: str,
+    with_record: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    """`kubectl edit` of the live object: nothing injected is left after the opt-out."""
+    server, plain = ApiServer(TREATED), ApiServer()
+    server.create(PROBED)
+    plain.create(PROBED)
+
+    def change(sent: Json) -> None:
+        LIVE_EDITS[name](pod_of(sent)["containers"])
+        if not with_record:
+            template_of(sent)["metadata"].pop("annotations", None)
+
+    plain.edit(change)
+    server.edit(change)
+    assert server.restarted
+    assert pod_of(opted_out(server)) == pod_of(plain.now)
+
+
+@pytest.mark.parametrize("name", ["other", "app"])
+def test_a_new_container_with_the_same_hook_that_is_no_copy_is_the_user_s(name: str) -> None:
+    """And so is one that was there before this update."""
+    server = ApiServer(TREATED)
+    given = deployment(container("app"))
+    server.create(given)
+    own = hooked(NATIVE_30, "new", image="registry.example/other:1", ports=None)
+    with_own = deployment(container("app"), own)
+    server.apply(given)
+    server.apply(with_own)
+    renamed = deployment(container(name), own)
+    server.apply(renamed)
+    assert hooks(opted_out(server)) == [None, NATIVE_30]
+
+
+# --- what a custom resource's schema has dropped -------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hook_that_the_schema_pruned_leaves_with_the_opt_out(way: str) -> None:
+    """Argo Rollouts 1.6 stores `preStop: {}`; nothing is decided anew for it."""
+    server = ApiServer(TREATED, prunes=True)
+    send = getattr(server, way)
+    given = workload("Rollout")
+    (server.create if way == "put" else send)(given)
+    assert hooks(server.now) == [{}]
+    for step in (lambda: send(given), lambda: server.scale(7), lambda: server.edit(lambda _: None)):
+        step()
+        assert not server.restarted
+        assert server.decision is not None
+        assert server.decision.kept
+    left = opted_out(server)
+    assert "lifecycle" not in pod_of(left)["containers"][0]
+    assert record_of(left, template=True) is None
+    assert grace(left) is None
+
+
+def test_a_hook_that_the_schema_pruned_is_written_anew_by_another_handler() -> None:
+    """Once it is known that there is no native sleep, or the schema was upgraded."""
+    server = ApiServer(TREATED, prunes=True)
+    given = workload("Rollout")
+    server.create(given)
+    server.edit(
+        lambda sent: sent["metadata"].update(
+            annotations={
+                **sent["metadata"].get("annotations", {}),
+                "seamless-rollouts.dev/pre-stop-handler": "exec",
+            }
+        )
+    )
+    assert hooks(server.now) == [{"exec": {"command": ["sleep", "30"]}}]
+    assert pod_of(opted_out(server)) == pod_of(given)
+
+
+@pytest.mark.parametrize("hook", [{}, {"sleep": {"seconds": 0}}, {"exec": {"command": ["a"]}}])
+def test_an_empty_hook_that_no_record_names_is_the_user_s(hook: Json) -> None:
+    """Only what was injected can have been pruned."""
+    given = workload("Rollout", hooked(hook))
+    server = ApiServer(TREATED, prunes=True)
+    server.create(given)
+    stored = hooks(server.now)
+    server.restart("2026")
+    assert hooks(server.now) == stored
+    assert hooks(opted_out(server)) == stored
+
+
+# --- a Rollout that has come to be left alone ----------------------------------------------------
+
+REFERENCE = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+
+
+@pytest.mark.parametrize("with_template", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_rollout_that_moves_to_a_workload_ref_gives_back_what_was_injected(
+    way: str,
+    with_template: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    """Its Deployment is patched instead."""
+    given = workload("Rollout", progressDeadlineSeconds=40)
+    server = ApiServer(TREATED)
+    send = getattr(server, way)
+    (server.create if way == "put" else send)(given)
+    assert server.now["spec"]["minReadySeconds"] == 30
+    assert server.now["spec"]["progressDeadlineSeconds"] == 70
+    moved = changed(given, "spec", "workloadRef", to=REFERENCE)
+    if with_template:
+        send(moved)
+        result = server.now
+        assert pod_of(result) == pod_of(given)
+        assert record_of(result, template=True) is None
+    else:
+        moved = changed(moved, "spec", "template", to=...)
+        stored = server.now
+        sent = changed(stored, "spec", "workloadRef", to=REFERENCE)
+        sent = changed(sent, "spec", "template", to=...)
+        decision = decide(sent, stored)
+        assert decision.skipped == "workload-ref"
+        result = apply(sent, decision.operations)
+        assert not decide(result, result).operations
+    assert result["spec"].get("minReadySeconds") is None
+    assert result["spec"]["progressDeadlineSeconds"] == 40
+    assert record_of(result, template=False) is None
 
 
 def test_surge_is_set_and_withdrawn_without_a_restart() -> None:
