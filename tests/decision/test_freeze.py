@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from tests.builders import (
     after,
     canonical,
     changed,
+    codes,
+    container,
     decide,
     deployment,
     forged,
@@ -25,9 +28,11 @@ from tests.builders import (
     hooks,
     namespaces,
     record_of,
+    response,
     template_changed,
     template_of,
     with_settings,
+    worker,
     workload,
 )
 
@@ -308,3 +313,186 @@ def test_a_manifest_that_was_patched_offline_is_not_rolled_for_its_nulls(offline
     decision = decide(put, stored, by=NEW_DEFAULTS)
     assert decision.kept
     assert canonical(template_of(decision.result)) == canonical(template_of(stored))
+
+
+# --- edits that are undone -----------------------------------------------------------------------
+
+EVERYTHING = {
+    "precheck": "db:5432",
+    "readiness-gates": "a.example/x",
+    "readiness-probe": "tcp://:8080",
+}
+BARE = worker("app", ports=[{"containerPort": 8080}])
+
+
+def undone(decision: Any) -> set[str]:
+    """Name the settings that are told to use instead."""
+    texts = [each.text for each in decision.alerts if each.code == "edit-undone"]
+    return {text.partition("set ")[2].partition(":")[0] for text in texts}
+
+
+def edited(stored: Json, key: str) -> Json:
+    """Take something injected out of the live object by hand."""
+    result = copy.deepcopy(stored)
+    pod = template_of(result)["spec"]
+    if key in {"lifecycle", "readinessProbe"}:
+        del pod["containers"][0][key]
+    elif key == "terminationGracePeriodSeconds":
+        pod[key] = 30
+    elif key == "image":
+        pod["initContainers"][0]["image"] = "mine:1"
+    else:
+        del pod[key]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [
+        ("lifecycle", "pre-stop-sleep"),
+        ("terminationGracePeriodSeconds", "pre-stop-sleep"),
+        ("readinessGates", "readiness-gates"),
+        ("initContainers", "precheck"),
+        ("image", "precheck"),
+        ("readinessProbe", "readiness-probe"),
+    ],
+)
+def test_an_edit_that_is_undone_is_told_with_the_setting_to_use_instead(
+    key: str, setting: str
+) -> None:
+    """And with that setting it is done."""
+    stored = after(deployment(BARE, says=EVERYTHING))
+    sent = edited(stored, key)
+    decision = decide(sent, stored)
+    assert decision.kept
+    assert template_of(decision.result) == template_of(stored)
+    assert undone(decision) == {setting}
+    found = response(sent, stored)
+    assert all(len(text) <= 120 for text in found["warnings"])
+    assert any(f"{setting}: none" in text for text in found["warnings"])
+    off = with_settings(sent, **{setting: "none"})
+    decision = decide(off, stored)
+    assert undone(decision) == set()
+    assert not [each for each in decision.applied if each == setting]
+
+
+def test_an_edit_of_a_container_with_the_longest_name_still_names_the_setting() -> None:
+    """What is cut off a warning is its end."""
+    stored = after(deployment(container("x" * 63)))
+    sent = edited(stored, "lifecycle")
+    assert any("pre-stop-sleep: none" in text for text in response(sent, stored)["warnings"])
+
+
+def test_many_edits_are_told_once_for_each_setting() -> None:
+    """Not for each container."""
+    stored = after(deployment(*(container(f"c{number}") for number in range(50))))
+    sent = copy.deepcopy(stored)
+    for each in template_of(sent)["spec"]["containers"]:
+        del each["lifecycle"]
+    decision = decide(sent, stored)
+    assert decision.kept
+    assert [each.code for each in decision.alerts] == ["edit-undone"]
+
+
+NOT_UNDONE: dict[str, Any] = {
+    "a PUT of the user's manifest": lambda given, _: given,
+    "a scale": lambda _, stored: changed(stored, "spec", "replicas", to=9),
+    "nothing": lambda _, stored: stored,
+    "the template's annotations dropped": lambda _, stored: changed(
+        stored, "spec", "template", "metadata", "annotations", to=...
+    ),
+    "a label": lambda _, stored: changed(stored, "metadata", "labels", to={"a": "b"}),
+    "an image": lambda _, stored: template_changed(stored, "containers", 0, "image", to="new:2"),
+    "an edit with an image": lambda _, stored: template_changed(
+        edited(stored, "lifecycle"), "containers", 0, "image", to="new:2"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_UNDONE)
+def test_nothing_is_said_where_nothing_of_the_user_s_was_undone(name: str) -> None:
+    """What they never wrote is put back silently."""
+    given = deployment(BARE, says=EVERYTHING)
+    stored = after(given)
+    assert undone(decide(NOT_UNDONE[name](given, stored), stored)) == set()
+
+
+def test_a_rollback_to_the_same_words_undoes_no_edit() -> None:
+    """Its record is another: what differs was injected under other settings."""
+    first = after(deployment(says={"pre-stop-sleep": "11s"}))
+    second = after(with_settings(first, pre_stop_sleep="22s"), first)
+    sent = changed(second, "spec", "template", to=template_of(first))
+    decision = decide(sent, second)
+    assert decision.kept
+    assert undone(decision) == set()
+
+
+def test_in_audit_mode_nothing_is_undone() -> None:
+    """And nothing is said to be."""
+    stored = after(deployment())
+    assert (
+        undone(decide(edited(stored, "lifecycle"), stored, admission({"mode": "audit"}))) == set()
+    )
+
+
+# --- warnings of an update that asks nothing -----------------------------------------------------
+
+WARNED = deployment(
+    container(readinessProbe=None), strategy={"type": "Recreate"}, says={"pre-stop-sleep": "5s"}
+)
+LENIENT = admission({"invalidSettings": "warn"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("metadata", "labels", "a"),
+        ("metadata", "annotations", "note"),
+        ("metadata", "resourceVersion"),
+        ("status",),
+    ],
+)
+@pytest.mark.parametrize("by", [admission(), LENIENT, WITHDRAWN])
+def test_an_update_that_changes_nothing_in_spec_brings_no_warnings(
+    change: tuple[str, ...], by: Any
+) -> None:
+    """A label, a note, a resync: who sends it can mend nothing."""
+    stored = after(with_settings(WARNED, nonsense="1"), None, LENIENT)
+    assert {"recreate", "no-readiness-probe"} <= codes(decide(WARNED, None, by)) or by is WITHDRAWN
+    sent = changed(stored, *change, to={"a": "b"} if change == ("status",) else "x")
+    for request in (stored, sent):
+        decision = decide(request, stored, by)
+        assert not codes(decision)
+        assert decision.situation is None or not decision.restarts
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": {"replicas": 9}},
+        {"spec": {"minReadySeconds": 77}},
+        {"spec": {"revisionHistoryLimit": 3}},
+    ],
+    ids=str,
+)
+def test_an_update_that_changes_the_spec_brings_them(change: Json) -> None:
+    """Its author is at work on it."""
+    stored = after(WARNED)
+    sent = {**stored, "spec": {**stored["spec"], **change["spec"]}}
+    assert {"recreate", "no-readiness-probe"} <= codes(decide(sent, stored))
+
+
+def test_a_setting_that_this_update_brought_is_warned_of() -> None:
+    """It asks something of us, though nothing in the spec."""
+    stored = after(deployment())
+    assert "no-such-container" in codes(
+        decide(with_settings(stored, pre_stop_containers="gone"), stored)
+    )
+    assert "invalid-setting" in codes(decide(with_settings(stored, nonsense="1"), stored, LENIENT))
+
+
+def test_a_backfill_is_told_what_is_wrong_with_a_workload_as_it_is() -> None:
+    """So are status and the preview: they ask."""
+    stored = after(WARNED)
+    options = {"options": {"fieldManager": "seamless-backfill"}}
+    assert "recreate" in codes(decide(stored, stored, **options))
