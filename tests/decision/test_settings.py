@@ -323,3 +323,124 @@ def test_what_is_not_under_our_prefix_is_not_ours(key: str) -> None:
     decision = decide(deployment(metadata={"annotations": {key: "bad"}}))
     assert not decision.refused
     assert not decision.alerts
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+LISTS = {"pre-stop-containers": "c{}", "readiness-gates": "a.example/g{}", "precheck": "db{}:1"}
+
+
+@pytest.mark.parametrize("separator", [",", " ", ", ", "\n"])
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_has_at_most_256_items(name: str, separator: str) -> None:
+    """What comes twice counts."""
+    items = [LISTS[name].format(number % 200) for number in range(257)]
+    assert len(DEFAULT.table.parse(name, separator.join(items[:256]))) == 200
+    with pytest.raises(InvalidSettingError, match="at most 256 items"):
+        DEFAULT.table.parse(name, separator.join(items))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_value_has_at_most_4096_characters(name: str) -> None:
+    """One character more is a bad setting, whatever it says."""
+    with pytest.raises(InvalidSettingError, match="at most 4,096 characters, not 4,097"):
+        DEFAULT.table.parse(name, "none" + " " * 4093)
+    decision = decide(deployment(says={name: "none" + " " * 4093}))
+    (problem,) = decision.refused
+    assert problem.name == name
+    assert len(str(problem)) < 400
+
+
+def test_a_value_of_4096_characters_is_read() -> None:
+    """White space around it counts."""
+    assert DEFAULT.table.parse("readiness-gates", "a.example/x" + " " * 4085) == ("a.example/x",)
+    assert DEFAULT.table.parse("pre-stop-containers", "none" + "," * 4092) == ()
+
+
+def test_a_password_is_not_shown_of_a_value_that_is_too_long() -> None:
+    """Wherever it is cut."""
+    for length in (4097, 4100, 100_000):
+        secret = f"http://user:secret{'x' * length}@db/"
+        (problem,) = decide(deployment(says={"precheck": secret})).refused
+        assert "secret" not in str(problem) + problem.brief
+
+
+def many(count: int, word: str = "s") -> Json:
+    """Give as many settings, of which none is known."""
+    return {f"{word}{number:03}": "1" for number in range(count)}
+
+
+def test_a_workload_has_at_most_64_settings_of_ours() -> None:
+    """The first beyond is told, the others are passed over."""
+    refused = decide(deployment(says=many(80))).refused
+    assert len(refused) == 65
+    assert "at most 64 settings" in refused[-1].expected
+    assert refused[-1].name == "s064"
+
+
+def test_those_of_the_pod_template_count_with_the_workload_s() -> None:
+    """Together."""
+    given = deployment(says=many(60), template_says=many(10, "t"))
+    refused = decide(given).refused
+    assert len(refused) == 65
+    assert "at most 64 settings" in refused[-1].expected
+    assert refused[-1].path.startswith("spec.template.metadata.annotations")
+    assert len(decide(deployment(says=many(32), template_says=many(32, "t"))).refused) == 64
+
+
+@pytest.mark.parametrize("label", [False, True])
+@pytest.mark.parametrize("template", [False, True])
+def test_an_opt_out_is_read_however_many_settings_there_are(
+    template: bool,  # noqa: FBT001 - a table's column
+    label: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    """Whatever stands before it."""
+    said: Json = {"says": {**many(200), "zz": "1"}, "template_says": many(200)}
+    opt_out = {"inject": "disabled"}
+    if label:
+        said["template_labels" if template else "labels"] = {**many(100), **opt_out}
+    else:
+        key = "template_says" if template else "says"
+        said[key] = {**said[key], **opt_out}
+    assert decide(deployment(**said)).skipped == "disabled"
+
+
+def test_a_setting_beyond_the_limit_is_no_setting() -> None:
+    """Where nothing is refused, the next layer holds."""
+    lenient = admission({"invalidSettings": "warn"})
+    says = {**many(64), "pre-stop-sleep": "7s"}
+    assert hooks(decide(deployment(says=says), None, lenient).result) == [NATIVE_30]
+    says = {"pre-stop-sleep": "7s", **many(80)}
+    assert hooks(decide(deployment(says=says), None, lenient).result) == [{"sleep": {"seconds": 7}}]
+
+
+def test_a_bad_setting_among_many_is_refused_only_where_this_request_brought_it() -> None:
+    """Also where there are hundreds, before and after."""
+    lenient = admission({"invalidSettings": "warn"})
+    stored = after(deployment(says=many(300)), None, lenient)
+    assert decide({**stored, "status": {"replicas": 3}}, stored).refused == ()
+    other = after(deployment(says=many(30)), None, lenient)
+    refused = decide(with_settings(other, s010="2", new="1"), other).refused
+    assert {each.name for each in refused} == {"s010", "new"}
+
+
+def test_a_namespace_has_at_most_64_settings_too() -> None:
+    """Each in its own layer."""
+    annotations = {f"seamless-rollouts.dev/{name}": text for name, text in many(90).items()}
+    found = DEFAULT.table.namespace("shop", None, annotations)
+    assert len(found.layer.problems) == 65
+
+
+@pytest.mark.parametrize("key", ["x" * 100_000, "\x1b[2J", "\u202eevil", "a\nb"])
+def test_the_name_of_a_bad_setting_is_shown_in_short_and_on_one_line(key: str) -> None:
+    """An annotation's key is a stranger's text."""
+    (problem,) = decide(deployment(says={key: "1"})).refused
+    assert str(problem).isprintable()
+    assert len(str(problem)) < 600
+
+
+@pytest.mark.parametrize("raw", [["a"] * 1000, {"a": "b" * 1000}, 5, True, 1.5])
+def test_a_value_that_is_no_text_is_told_in_short(raw: Any) -> None:
+    """Only a custom resource's template can hold one."""
+    (problem,) = decide(deployment(template_says={"min-ready": raw})).refused
+    assert len(str(problem)) < 300

@@ -24,6 +24,7 @@ from tests.builders import (
     Json,
     admission,
     canonical,
+    codes,
     container,
     decide,
     differences,
@@ -67,7 +68,8 @@ MANIFESTS = st.fixed_dictionaries(
         "says": some_settings(list(SETTINGS)),
         "template_says": some_settings(list(SETTINGS)),
         "inject": st.sampled_from([None, None, "enabled", "disabled"]),
-        "note": st.just("x"),
+        # Without it the template's annotations may go whole in a client-side apply.
+        "note": st.sampled_from(["x", "x", None]),
     },
     optional={
         "grace": st.sampled_from([30, 37, 41]),
@@ -98,8 +100,8 @@ def manifest(kind: str, drawn: Json) -> Json:
     made = workload(
         kind, *drawn["containers"], says=says, template_says=drawn["template_says"], pod=pod, **spec
     )
-    # A note keeps the template's annotations from going whole in a client-side apply.
-    template_of(made)["metadata"].setdefault("annotations", {})["note"] = drawn["note"]
+    if drawn["note"]:
+        template_of(made)["metadata"].setdefault("annotations", {})["note"] = drawn["note"]
     return made
 
 
@@ -128,19 +130,36 @@ class Life(RuleBasedStateMachine):
         self.up = True
         self.settled = False
         self.outside_known = True
+        self.names = 0
         self.of_plain: list[int] = []
 
     # What happens.
 
-    @initialize(kind=st.sampled_from(KINDS), drawn=MANIFESTS, by=CONFIGURATIONS, up=st.booleans())
-    def create(self, kind: str, drawn: Json, by: Admission, up: bool) -> None:  # noqa: FBT001
-        """The first apply, with or without the webhook."""
+    @initialize(
+        kind=st.sampled_from(KINDS),
+        drawn=MANIFESTS,
+        by=CONFIGURATIONS,
+        up=st.booleans(),
+        prunes=st.booleans(),
+    )
+    def create(
+        self,
+        kind: str,
+        drawn: Json,
+        by: Admission,
+        up: bool,  # noqa: FBT001
+        prunes: bool,  # noqa: FBT001
+    ) -> None:
+        """The first apply, with or without the webhook; a schema of Rollouts may have no sleep."""
         self.kind, self.current, self.up = kind, by, up
+        self.real.prunes = self.plain.prunes = prunes and kind == "Rollout"
         self.step(lambda server: server.apply(manifest(kind, drawn)))
 
     @rule(drawn=MANIFESTS, way=st.sampled_from(["apply", "apply", "put"]))
     def send(self, drawn: Json, way: str) -> None:
         """Apply another manifest, or replace the object by it."""
+        if not self.up and not drawn["note"]:  # the record would be lost with what goes whole
+            drawn = {**drawn, "note": "x"}
         self.step(lambda server: getattr(server, way)(manifest(self.kind, drawn)))
 
     @rule(way=st.sampled_from(["apply", "put"]), data=st.data())
@@ -218,6 +237,59 @@ class Life(RuleBasedStateMachine):
         """`kubectl edit` of the template."""
         key, value = change
         self.step(lambda server: server.edit(lambda sent: pod_of(sent).update({key: value})))
+
+    @precondition(lambda self: self.up)
+    @rule(index=st.integers(0, 3), way=st.sampled_from(["rename", "copy", "copy and change"]))
+    def edit_containers(self, index: int, way: str) -> None:
+        """`kubectl edit`: a container is renamed or copied, and what was injected moves with it."""
+        self.names += 1
+        name = f"name-{self.names}"
+
+        def change(sent: Json) -> None:
+            found = pod_of(sent)["containers"]
+            each = found[index % len(found)]
+            if way == "rename":
+                each["name"] = name
+            elif len(found) < 4:
+                image = f"{name}:1" if way == "copy and change" else each["image"]
+                found.append({**copy.deepcopy(each), "name": name, "image": image})
+
+        self.step(lambda server: server.edit(change))
+
+    @rule(
+        seconds=st.sampled_from([None, 43, 20]),
+        others=st.booleans(),
+    )
+    def drop_annotations(self, seconds: int | None, others: bool) -> None:  # noqa: FBT001
+        """The template's annotations go whole, and in the same request something is edited."""
+        if not self.up:
+            return
+
+        def change(sent: Json) -> None:
+            template_of(sent)["metadata"].pop("annotations", None)
+            if seconds:
+                pod_of(sent)["terminationGracePeriodSeconds"] = seconds
+            if others:
+                pod_of(sent)["containers"][0]["image"] += "1"
+
+        self.step(lambda server: server.edit(change))
+
+    @rule()
+    def remove_hook(self) -> None:
+        """`kubectl edit` takes an injected hook out by hand; the template stays, and it is told."""
+        if "lifecycle" in pod_of(self.plain.now)["containers"][0]:
+            return
+        before = template_of(self.real.now)
+        had = "lifecycle" in pod_of(self.real.now)["containers"][0]
+        self.step(
+            lambda server: server.edit(
+                lambda sent: pod_of(sent)["containers"][0].pop("lifecycle", None)
+            )
+        )
+        if self.up:
+            assert canonical(template_of(self.real.now)) == canonical(before)
+            assert self.real.decision is not None
+            assert ("edit-undone" in codes(self.real.decision)) == had
 
     @rule(ready=st.sampled_from([7, 19, 901]))
     def edit_min_ready(self, ready: int) -> None:

@@ -39,6 +39,7 @@ from tests.builders import (
     worker,
     workload,
 )
+from tests.decision.growth import Pair, body_of, check_growth, check_memory
 from tests.decision.test_hostile import rich
 from tests.decision.validation import complaints
 from tests.fuzz.choices import Choices, dumps, garbled, mutate
@@ -132,8 +133,12 @@ def decision(data: bytes) -> None:
     choices = Choices(data)
     by = choices.pick(ADMISSIONS)
     given = _changed(choices, orjson.loads(choices.pick(OBJECTS)))
-    old = choices.pick((None, given, ...))
-    if old is ...:
+    old = choices.pick((None, given, ..., ...))
+    if old is ... and choices.number(2):
+        old = copy.deepcopy(given)
+        for _ in range(1 + choices.number(3)):
+            _edit_live(choices, given)
+    elif old is ...:
         old = _changed(choices, choices.pick((orjson.loads(choices.pick(OBJECTS)), given)))
     _decide(by, given, old, choices.pick(MANAGERS))
 
@@ -146,6 +151,33 @@ def _changed(choices: Choices, given: Any) -> Any:
         else:
             given = mutate(choices, given)
     return given
+
+
+def _edit_live(choices: Choices, given: Any) -> None:
+    """Do what people, tools and schemas do to an object that was treated."""
+    with contextlib.suppress(KeyError, TypeError, AttributeError, IndexError):
+        template = given["spec"]["template"]
+        found = template["spec"]["containers"]
+        each = choices.pick(found)
+        way = choices.number(8)
+        if way == 0:
+            each["name"] = choices.pick(("renamed", "app", "x" * 63))
+        elif way == 1:
+            found.append({**copy.deepcopy(each), "name": choices.pick(("copy", "copy-2"))})
+        elif way == 2:
+            del template["metadata"]["annotations"]
+        elif way == 3:
+            each["lifecycle"]["preStop"] = {}
+        elif way == 4:
+            del each[choices.pick(("lifecycle", "readinessProbe"))]
+        elif way == 5:
+            template["spec"]["terminationGracePeriodSeconds"] = choices.pick((0, 1, 20, 45, 60, 75))
+        elif way == 6:
+            given["spec"]["workloadRef"] = {"kind": "Deployment", "name": "web"}
+            if choices.number(2):
+                del given["spec"]["template"]
+        else:
+            each["image"] = "new:2"
 
 
 def _say(choices: Choices, given: Any) -> None:
@@ -194,6 +226,76 @@ def _dumps(content: Any) -> bytes:
         return dumps(content)
     except TypeError:  # deeper than orjson writes, or a number that it does not know
         return json.dumps(content).encode()
+
+
+def growth(data: bytes) -> None:
+    """Four times the input takes about four times the time, and memory in proportion."""
+    choices = Choices(data)
+    by = choices.pick(ADMISSIONS)
+    given = orjson.loads(choices.pick(OBJECTS))
+    old = choices.pick((None, copy.deepcopy(given), orjson.loads(choices.pick(OBJECTS))))
+    spots = [(given, _spot(choices, given))]
+    if old is not None and choices.number(2):
+        spots.append((old, _spot(choices, old)))
+    if choices.number(3) == 2:
+        spots.append((given, _spot(choices, given)))
+    same = choices.number(2)
+
+    def grow(count: int) -> Pair:
+        grown = copy.deepcopy((given, old))
+        for at, (root, (path, piece)) in enumerate(spots):
+            _grow(grown[root is old], path, piece, count, "" if same else f"s{at}-")
+        return grown
+
+    check_growth(by, grow, 300)
+    check_memory(by, body_of(grow, 2000))
+
+
+Spot = tuple[tuple[Any, ...], Any]
+
+
+def _spot(choices: Choices, root: Any) -> Spot:
+    """Choose a place that can grow, and what it shall be made of."""
+    metadata = choices.pick((("metadata",), ("spec", "template", "metadata")))
+    name = choices.pick((*DEFAULT.table, "inject", "injected", "no-such"))
+    text = choices.pick(
+        ("a", "a,", "a.example/g, ", "db:1 ", "\U0001f642", " ", "1m", '{"fields":')
+    )
+    way = choices.number(4)
+    if way == 0:
+        return (*metadata, "annotations", PREFIX + name), text
+    if way == 1:
+        return (*metadata, choices.pick(("annotations", "labels"))), choices.pick((PREFIX, "a"))
+    path: tuple[Any, ...] = ()
+    node = root
+    while isinstance(node, dict | list) and node:
+        if isinstance(node, list) and choices.number(2):
+            break
+        step = choices.pick(list(node)) if isinstance(node, dict) else choices.number(len(node))
+        path, node = (*path, step), node[step]
+    return path, text
+
+
+def _grow(root: Any, path: tuple[Any, ...], piece: Any, count: int, word: str) -> None:
+    """Put so many of a thing in a place: characters, items of a list, or keys of a mapping."""
+    node, last = root, path[-1]
+    for step in path[:-1]:
+        node = node[step] if isinstance(node, list) else node.setdefault(step, {})
+    now = node.get(last) if isinstance(node, dict) else node[last]
+    if isinstance(now, dict) or last in {"annotations", "labels"}:
+        node[last] = {**(now or {}), **{f"{piece}{word}{at}": "1" for at in range(count)}}
+    elif isinstance(now, list):
+        node[last] = [_other(each, f"{word}{at}") for at in range(count) for each in now[:3]]
+    else:
+        node[last] = str(piece) * (20 * count)
+
+
+def _other(item: Any, name: str) -> Any:
+    """Copy an item of a list, under another name."""
+    if not isinstance(item, dict):
+        return item
+    keys = [key for key in ("name", "conditionType") if key in item]
+    return {**item, **dict.fromkeys(keys, name)}
 
 
 # --- the record ----------------------------------------------------------------------------------
@@ -627,6 +729,7 @@ HARNESSES: Final[dict[str, Harness]] = {
     for each in (
         decoder,
         decision,
+        growth,
         record,
         setting,
         target,

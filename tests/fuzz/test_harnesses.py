@@ -31,7 +31,7 @@ SLOW = {"configuration", "decision", "manifest", "plan", "record"}
 def test_no_input_breaks_a_promise(name: str) -> None:
     """What each harness promises is in its own docstring."""
 
-    @settings(max_examples=200 if name in SLOW else 500)
+    @settings(max_examples=25 if name == "growth" else 200 if name in SLOW else 500)
     @given(st.binary(min_size=64, max_size=512))
     def search(data: bytes) -> None:
         HARNESSES[name](data)
@@ -73,6 +73,27 @@ def fails(_draft: Draft, _situation: Situation) -> None:
     """Fail."""
     message = "a bug"
     raise KeyError(message)
+
+
+def compares_pairwise(draft: Draft, _situation: Situation) -> None:
+    """Look at each annotation for each annotation."""
+    names = list(draft.get("metadata", "annotations") or ())
+    assert all(sum(each == name for each in names) == 1 for name in names)
+
+
+def hoards(draft: Draft, _situation: Situation) -> None:
+    """Make a hundred copies of every annotation."""
+    texts = [str(each) for each in (draft.get("metadata", "annotations") or {}).values()]
+    assert len([text + str(number) for text in texts for number in range(100)]) >= 0
+
+
+@pytest.mark.parametrize("evil", [compares_pairwise, hoards], ids=lambda each: each.__name__)
+def test_what_does_not_grow_in_proportion_is_found(
+    monkeypatch: pytest.MonkeyPatch, evil: Callable[[Draft, Situation], None]
+) -> None:
+    """In time, or in memory."""
+    monkeypatch.setattr(harnesses, "ADMISSIONS", with_mutation(evil))
+    assert breaks("growth")
 
 
 @pytest.mark.parametrize("evil", [scales, adds_up, fails], ids=lambda each: each.__name__)
