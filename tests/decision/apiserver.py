@@ -175,7 +175,7 @@ class ApiServer:
     def _complaints(self, given: Json) -> set[str]:
         """Say what is invalid; a hook that was pruned is so only for the pods."""
         found = complaints(given)
-        return {each for each in found if not (self.prunes and each.endswith(" runs nothing"))}
+        return {each for each in found if not (self.prunes and each.endswith(" has 0 handlers"))}
 
 
 # --- merging -------------------------------------------------------------------------------------
