@@ -217,7 +217,7 @@ class Admission:
             return _malformed(complaint)
         if mapping(request.object.get("metadata")).get("deletionTimestamp"):
             return Decision(skipped="deleting")
-        if not (containers(request.object) or _refers(request.object)):
+        if not (containers(request.object) or _left_alone(request.object)):
             return _malformed("it has no containers")
         return self._decide_case(self._case(request, kind))
 
@@ -274,9 +274,7 @@ class Admission:
             namespace=namespace,
             above=above,
             below=below,
-            out_of_scope=(
-                "workload-ref" if _refers(workload) else self._out_of_scope(above, below, namespace)
-            ),
+            out_of_scope=_left_alone(workload) or self._out_of_scope(above, below, namespace),
             brings_record=brings_record,
             of_template=of_template,
             of_workload=read(own.get("annotations"), in_template=False),
@@ -520,9 +518,9 @@ def _told(problems: Sequence[Problem]) -> str | None:
     return f"{told}; and {more} more" if more > 0 else told or None
 
 
-def _refers(workload: Json) -> bool:
-    """Tell whether it is a Rollout whose pods are those of a Deployment, which is patched."""
-    return bool(mapping(workload.get("spec")).get("workloadRef"))
+def _left_alone(workload: Json) -> str | None:
+    """Say why nothing is injected, whatever is set: of a Rollout, the Deployment may be patched."""
+    return "workload-ref" if mapping(workload.get("spec")).get("workloadRef") else None
 
 
 def _problems(above: Layer, below: Layer) -> tuple[Problem, ...]:
