@@ -76,7 +76,7 @@ class Ledger:
 
     def __init__(self, fields: Iterable[Field]) -> None:
         self._fields = {(each.in_template, each.pattern): each for each in fields}
-        self._written = _written(each for each in self._fields.values() if each.in_template)
+        self._written = _written([each for each in self._fields.values() if each.in_template])
         # A workload's record comes again with each of its requests, old object and new.
         self._cached = lru_cache(maxsize=512)(self._parse)
 

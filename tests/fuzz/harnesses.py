@@ -155,7 +155,7 @@ def _changed(choices: Choices, given: Any) -> Any:
 
 def _edit_live(choices: Choices, given: Any) -> None:
     """Do what people, tools and schemas do to an object that was treated."""
-    with contextlib.suppress(KeyError, TypeError, AttributeError, IndexError):
+    with contextlib.suppress(KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError):
         template = given["spec"]["template"]
         found = template["spec"]["containers"]
         each = choices.pick(found)

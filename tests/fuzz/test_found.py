@@ -8,7 +8,17 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.builders import DEFAULT, Json, after, decide, deployment, review, rolling, with_settings
+from tests.builders import (
+    DEFAULT,
+    Json,
+    after,
+    decide,
+    deployment,
+    review,
+    rolling,
+    with_settings,
+    workload,
+)
 from tests.fuzz.oracles import check_line
 from webhook import cli
 from webhook.cluster.version import parse_version
@@ -99,3 +109,16 @@ def test_a_bound_that_is_no_percentage_is_left_for_the_api_server_to_refuse(key:
     result = after(built)
     assert result["spec"]["strategy"]["rollingUpdate"][key] == "0"
     assert after(result, result) == result
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
+@pytest.mark.parametrize("key", ["maxSurge", "maxUnavailable"])
+def test_a_bound_that_is_no_whole_number_is_left_for_the_api_server_to_refuse(
+    kind: str, key: str
+) -> None:
+    """`0.0` was taken for zero, and recorded as what no record can have been."""
+    bounds = {"maxUnavailable": 1, "maxSurge": 0, key: 0.0}
+    built = workload(kind, says={"strategy": "surge"}, **rolling(kind, **bounds))
+    result = after(built)
+    assert not decide(result).operations
+    assert not decide(result, result).operations
