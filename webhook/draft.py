@@ -202,18 +202,8 @@ class Draft:
     """
 
     __slots__ = (
-        *(
-            "_own",
-            "_places",
-            "_recorded",
-            "_steps",
-            "_trail",
-            "alerts",
-            "baseline",
-            "injected",
-            "original",
-        ),
-        *("records", "root", "taken"),
+        *("_own", "_places", "_recorded", "_steps", "_trail", "alerts", "baseline", "injected"),
+        *("original", "records", "root", "taken"),
     )
 
     def __init__(self, original: dict[str, Any]) -> None:

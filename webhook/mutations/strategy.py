@@ -69,7 +69,7 @@ def apply(draft: Draft, situation: Situation) -> None:
         return
     unavailable, surge = _rolling(kind, draft.root)
     default_surge = 0 if kind is DAEMON_SET else "25%"
-    good = _plausible(0, unavailable) and _plausible(1, surge)
+    good = _plausible(0, unavailable) and (not is_zero(surge) or _plausible(1, surge))
     if (is_zero(unavailable) and is_zero(surge)) or not good:
         return  # invalid as it is: the API server's to refuse
     max_unavailable, max_surge = FIELDS[kind]
