@@ -7,7 +7,7 @@ on the configuration, and on what the two look-ups say of the namespace and the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ import orjson
 
 from webhook import alerts, aws, review
 from webhook.config import SYSTEM_NAMESPACES, Configuration
-from webhook.draft import TEMPLATE, Alert, AnnotationsFullError, Draft, Operation, grafted
+from webhook.draft import TEMPLATE, Alert, AnnotationsFullError, Draft, Field, Operation, grafted
 from webhook.ledger import NO_RECORD, Ledger, Record
 from webhook.mutations import MUTATIONS
 from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
@@ -454,15 +454,17 @@ class Admission:
         self, case: _Case, draft: Draft, situation: Situation, skipped: str | None, *, kept: bool
     ) -> Decision:
         applied = set(draft.injected.values())
+        ours: Collection[tuple[Field, str | None]] = draft.injected
         if kept:
             stays = self.ledger.read(draft.root, in_template=True)
             applied.update(place.setting for place, _ in stays.entries)
+            ours = {*ours, *stays.entries}
         written = bool(case.above.values or case.below.values)
         treated = situation.inherits or written
         found = list(_invalid(_problems(case.above, case.below)))
         found += draft.alerts
         if not skipped and treated:
-            found += alerts.check(draft.root, situation)
+            found += alerts.check(draft.root, situation, ours)
         if not skipped and case.namespace is not None:
             found += _invalid(case.namespace.layer.problems)
         found += _unreadable(case)

@@ -43,37 +43,62 @@ class Estimate:
 
 def estimate(kind: Kind, workload: dict[str, Any]) -> Estimate:
     """Estimate a rollout; the time that a pod takes to become ready comes on top."""
-    spec = workload.get("spec") or {}
-    ready = spec.get("minReadySeconds") or 0
-    replicas = spec.get("replicas")
-    replicas = 1 if replicas is None else max(0, replicas)
+    steps, seconds, each = _pace(kind, workload)
     used = strategy_type(kind, workload)
+    if used == "OnDelete":
+        text = "as pods are deleted by hand"
+    elif kind is DAEMON_SET:
+        text = f"at least {duration(seconds)} a node or group of nodes"
+    elif steps is None:
+        text = "by the steps of its own strategy"
+    else:
+        if used == "Recreate":
+            how = "all pods stop before any starts"
+        elif kind is DEPLOYMENT:
+            how = f"{_count(steps, 'step')} of up to {_count(each, 'pod')}"
+        else:
+            how = "one pod after the other" if each == 1 else f"up to {each} pods at a time"
+        text = f"at least {duration(steps * seconds)}: {how}"
+    return Estimate(steps, seconds, text)
+
+
+def known_seconds(kind: Kind, workload: dict[str, Any]) -> int | None:
+    """Give the least time that a rollout takes, where it is known."""
+    steps, seconds, _ = _pace(kind, workload)
+    return None if steps is None else steps * seconds
+
+
+def _pace(kind: Kind, workload: dict[str, Any]) -> tuple[int | None, int, int]:
+    """Tell in how many steps it goes, the least seconds of each, and of how many pods it is."""
+    spec: dict[str, Any] = workload.get("spec") or {}
+    ready: int = spec.get("minReadySeconds") or 0
+    used = strategy_type(kind, workload)
+    if kind is DAEMON_SET and used == "RollingUpdate":
+        surges = not is_zero(rolling_update(kind, workload).get("maxSurge") or 0)
+        return None, ready + (0 if surges else _sleep(workload)), 1
+    written: int | None = spec.get("replicas")
+    replicas = 1 if written is None else max(0, written)
     if kind is DEPLOYMENT and used == "RollingUpdate":
         each = _at_once(rolling_update(kind, workload), replicas)
-        steps = math.ceil(replicas / each) if replicas else 0
-        return _told(steps, ready, f"{_count(steps, 'step')} of up to {_count(each, 'pod')}")
+        return -(-replicas // each), ready, each
     if kind is DEPLOYMENT and used == "Recreate":
-        return _told(1, ready + _sleep(workload), "all pods stop before any starts")
+        return 1, ready + _sleep(workload), replicas
     if kind is STATEFUL_SET and used == "RollingUpdate":
-        return _told(replicas, ready + _sleep(workload), "one pod after the other")
-    if kind is DAEMON_SET and used == "RollingUpdate":
         rolling = rolling_update(kind, workload)
-        surges = not is_zero(rolling.get("maxSurge") or 0)
-        seconds = ready + (0 if surges else _sleep(workload))
-        return Estimate(None, seconds, f"at least {duration(seconds)} a node or group of nodes")
-    if used == "OnDelete":
-        return Estimate(None, ready, "as pods are deleted by hand")
-    return Estimate(None, ready, "by the steps of its own strategy")
+        partition = rolling.get("partition")
+        if type(partition) is int:
+            replicas = max(0, replicas - max(0, partition))
+        each = max(1, resolved(rolling.get("maxUnavailable"), replicas, math.floor))
+        # A rolling update of Parallel pods ignores it (kubernetes#119234).
+        waits = 0 if spec.get("podManagementPolicy") == "Parallel" else ready
+        return -(-replicas // each), waits + _sleep(workload), each
+    return None, ready, 1
 
 
 def duration(seconds: int) -> str:
     """Write seconds as settings are written: `90` is `1m30s`."""
     minutes, rest = divmod(seconds, 60)
     return (f"{minutes}m" if minutes else "") + (f"{rest}s" if rest or not minutes else "")
-
-
-def _told(steps: int, seconds: int, how: str) -> Estimate:
-    return Estimate(steps, seconds, f"at least {duration(steps * seconds)}: {how}")
 
 
 def _count(number: int, what: str) -> str:

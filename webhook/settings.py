@@ -137,6 +137,15 @@ def duration(text: str) -> int:
     return parse_duration(text)
 
 
+LONGEST_SHUTDOWN: Final = 24 * 3600
+"""Seconds; databases and brokers may take hours to leave."""
+
+
+def shutdown_duration(text: str) -> int:
+    """Parse a duration that may be as long as a day."""
+    return parse_duration(text, LONGEST_SHUTDOWN)
+
+
 def words(text: str) -> tuple[str, ...]:
     """Split a list at commas and white space; its order is kept, what comes twice counts once."""
     written = _BETWEEN.split(text.strip(_SEPARATORS), maxsplit=MOST_ITEMS)

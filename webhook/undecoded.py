@@ -83,6 +83,21 @@ def alike(one: Any, other: Any) -> bool:
     )
 
 
+def decoded_where(value: Any, word: bytes) -> Any:
+    """Give a value decoded if a word is in it, which is much quicker told; else nothing.
+
+    What is decoded already is given as it is. The word must be one that JSON writes as it is,
+    unless it writes something of it as an escape.
+
+    Raises:
+        msgspec.DecodeError: what was left undecoded is no JSON.
+    """
+    if type(value) is not _RAW:
+        return value
+    written = bytes(value)
+    return _decode(written) if word in written or b"\\" in written else None
+
+
 def _plain(value: Any) -> Any:
     return _decode(value) if type(value) is _RAW else value
 

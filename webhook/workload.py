@@ -6,9 +6,12 @@ survive. `malformed` is asked once; after it, every other function here may rely
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from webhook.undecoded import decoded_where
 
 Json = dict[str, Any]
 
@@ -68,6 +71,11 @@ def mapping(value: Any) -> Json:
     return value if isinstance(value, dict) else {}
 
 
+def items(value: Any) -> list[Json]:
+    """Read a place that may hold anything as a list of mappings: those that are in it."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 # Each walks the way by itself, without a helper, and says what it finds on it: they are asked many
 # times a request, and compiled, what is known to be a mapping is looked into three times faster.
 
@@ -103,15 +111,87 @@ def is_sidecar(init_container: Json) -> bool:
     return init_container.get("restartPolicy") == "Always"
 
 
+_OS_LABEL: Final = "kubernetes.io/os"
+_BETA_OS_LABEL: Final = "beta.kubernetes.io/os"
+_NAMES_OS: Final = b"kubernetes.io/os"
+_NAMES_WINDOWS: Final = b"windowsOptions"
+
+
 def is_windows(workload: Json) -> bool:
-    """Tell whether the pods run on Windows."""
+    """Tell whether the pods run on Windows.
+
+    `spec.os` says it, and nothing else counts then; else a node selector or a required node
+    affinity for the label of the operating system, or `windowsOptions` of the pod or a container.
+    """
     pod = pod_spec(workload)
     system: Json = pod.get("os") or _NOTHING
     name = system.get("name")
-    if name is None:
-        selector: Json = pod.get("nodeSelector") or _NOTHING
-        name = selector.get("kubernetes.io/os")
-    return bool(name == "windows")
+    if name is not None:
+        return bool(name == "windows")
+    selector: Json = pod.get("nodeSelector") or _NOTHING
+    if "windows" in (selector.get(_OS_LABEL), selector.get(_BETA_OS_LABEL)):
+        return True
+    if _has_windows_options(pod):
+        return True
+    for container in all_containers(workload):
+        if _has_windows_options(container):
+            return True
+    return "affinity" in pod and _needs_windows(decoded_where(pod["affinity"], _NAMES_OS))
+
+
+def _has_windows_options(node: Json) -> bool:
+    if "securityContext" not in node:
+        return False
+    security = decoded_where(node["securityContext"], _NAMES_WINDOWS)
+    return bool(mapping(security).get("windowsOptions"))
+
+
+def _needs_windows(affinity: Any) -> bool:
+    """Tell whether each term of a required node affinity, of which one must hold, asks for it."""
+    of_nodes = mapping(mapping(affinity).get("nodeAffinity"))
+    required = mapping(of_nodes.get("requiredDuringSchedulingIgnoredDuringExecution"))
+    terms = [
+        term
+        for term in items(required.get("nodeSelectorTerms"))
+        if items(term.get("matchExpressions")) or items(term.get("matchFields"))
+    ]
+    return bool(terms) and all(
+        any(map(_asks_for_windows, items(term.get("matchExpressions")))) for term in terms
+    )
+
+
+def _asks_for_windows(expression: Json) -> bool:
+    if expression.get("key") not in (_OS_LABEL, _BETA_OS_LABEL):
+        return False
+    values = expression.get("values")
+    operator = expression.get("operator")
+    return (operator == "In" and values == ["windows"]) or (
+        operator == "NotIn" and values == ["linux"]  # there is no third
+    )
+
+
+_NAMES_ANTI_AFFINITY: Final = b"podAntiAffinity"
+
+
+def keeps_apart(workload: Json) -> bool:
+    """Tell whether a required anti-affinity keeps two of its pods off one node, as far as it says.
+
+    A term whose labels are of other pods does not, nor does one that tells revisions apart.
+    """
+    pod = pod_spec(workload)
+    if "affinity" not in pod:
+        return False
+    affinity = mapping(decoded_where(pod["affinity"], _NAMES_ANTI_AFFINITY))
+    rules = mapping(affinity.get("podAntiAffinity"))
+    labels = mapping(mapping(template(workload).get("metadata")).get("labels"))
+    for term in items(rules.get("requiredDuringSchedulingIgnoredDuringExecution")):
+        same_label = term.get("matchLabelKeys")
+        if isinstance(same_label, list) and "pod-template-hash" in same_label:
+            continue
+        wanted = mapping(mapping(term.get("labelSelector")).get("matchLabels"))
+        if all(labels.get(key) == value for key, value in wanted.items()):
+            return True
+    return False
 
 
 def takes_host_ports(workload: Json) -> bool:
@@ -126,21 +206,46 @@ def ports(container: Json) -> list[Json]:
     return container.get("ports") or []
 
 
+# Kept exactly as the contract has it: who scrapes, probes or profiles is no traffic.
+_NO_TRAFFIC: Final = (
+    *("metrics", "http-metrics", "prometheus", "health", "healthz", "probes", "liveness"),
+    *("readiness", "pprof", "profiling", "debug"),
+)
+_FOR_OBSERVERS: Final = frozenset(_NO_TRAFFIC)
+_ENDS_FOR_OBSERVERS: Final = tuple("-" + name for name in _NO_TRAFFIC)
+
+
 def serves(workload: Json) -> bool:
-    """Tell by ports and readiness probes whether a workload serves traffic."""
+    """Tell by ports, or where there are none by readiness probes, whether it serves traffic.
+
+    A port that is named for metrics, health or profiling serves none.
+    """
+    declares = probed = False
     for container in containers(workload):
-        if container.get("ports"):
-            return True
+        declared: list[Json] = container.get("ports") or []
+        for port in declared:
+            declares = True
+            name = port.get("name")
+            if name is None or not (
+                name in _FOR_OBSERVERS or str(name).endswith(_ENDS_FOR_OBSERVERS)
+            ):
+                return True
         probe: Json = container.get("readinessProbe") or _NOTHING
         if probe.get("httpGet") or probe.get("tcpSocket") or probe.get("grpc"):
-            return True
-    return False
+            probed = True
+    return probed and not declares
+
+
+def given_grace_seconds(workload: Json) -> int:
+    """Give the grace period as it is written, 30 where it is not."""
+    seconds = pod_spec(workload).get("terminationGracePeriodSeconds")
+    return DEFAULT_GRACE_SECONDS if seconds is None else int(seconds)
 
 
 def grace_seconds(workload: Json) -> int:
-    """Give the grace period that holds for a workload's pods."""
-    seconds = pod_spec(workload).get("terminationGracePeriodSeconds")
-    return DEFAULT_GRACE_SECONDS if seconds is None else int(seconds)
+    """Give the grace period that holds for a workload's pods; the API server takes -1 as 1."""
+    seconds = given_grace_seconds(workload)
+    return seconds if seconds >= 0 else 1
 
 
 def pre_stop(container: Json) -> Json | None:
@@ -156,6 +261,13 @@ def native_sleep(container: Json) -> int:
     hook: Json = lifecycle.get("preStop") or _NOTHING
     sleep: Json = hook.get("sleep") or _NOTHING
     return sleep.get("seconds") or 0
+
+
+def has_native_sleep(workload: Json) -> bool:
+    """Tell whether any container has a native preStop sleep, of zero seconds too."""
+    return any(
+        (pre_stop(each) or _NOTHING).get("sleep") is not None for each in all_containers(workload)
+    )
 
 
 def longest_native_sleep(workload: Json) -> int:
@@ -193,6 +305,30 @@ def strategy_type(kind: Kind, workload: Json) -> str:
     if kind is ROLLOUT:
         return ""
     return str(strategy(kind, workload).get("type") or "RollingUpdate")
+
+
+def never_overlaps(kind: Kind, workload: Json) -> bool:
+    """Tell whether no rollout has an old and a new pod serving at the same time.
+
+    Not asked of the pods of a DaemonSet, which stand in for each other on other nodes.
+    """
+    spec: Json = workload.get("spec") or _NOTHING
+    replicas = spec.get("replicas")
+    alone = replicas is None or replicas == 1
+    if kind is DEPLOYMENT:
+        own: Json = spec.get("strategy") or _NOTHING
+        if own.get("type") == "Recreate":
+            return True
+        rolling: Json = own.get("rollingUpdate") or _NOTHING
+        return alone and _is_none(rolling.get("maxSurge"))
+    if kind is ROLLOUT:
+        return alone and _is_none(mapping(strategy(kind, workload).get("canary")).get("maxSurge"))
+    return alone and kind is STATEFUL_SET
+
+
+def _is_none(surge: Any) -> bool:
+    """Tell whether a `maxSurge` that is written lets no pod come first."""
+    return surge is not None and resolved(surge, 1, math.ceil) == 0
 
 
 def all_containers(workload: Json) -> Iterator[Json]:

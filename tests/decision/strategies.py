@@ -45,7 +45,19 @@ def with_unknown(draw: st.DrawFn, inner: st.SearchStrategy[Json]) -> Json:
     return drawn
 
 
-COMMANDS: Final = st.lists(st.one_of(st.sampled_from(["sh", "-c", "sleep 5"]), TEXTS), min_size=1)
+SLEEPS: Final = st.sampled_from(
+    [
+        ["sleep", "3"],
+        ["/bin/sleep", "0.5", "1m"],
+        ["sh", "-c", "sleep 17"],
+        ["/bin/bash", "-c", " sleep 2h\n"],
+        ["sleep", "0"],
+        ["sleep", "infinity"],
+    ]
+)
+COMMANDS: Final = st.one_of(
+    st.lists(st.one_of(st.sampled_from(["sh", "-c", "sleep 5"]), TEXTS), min_size=1), SLEEPS
+)
 HOOKS: Final = st.one_of(
     st.fixed_dictionaries({"exec": st.fixed_dictionaries({"command": COMMANDS})}),
     st.just({"httpGet": {"path": "/drain", "port": 8080, "scheme": "HTTP"}}),
@@ -80,12 +92,48 @@ def ports() -> st.SearchStrategy[list[Json]]:
     port = st.fixed_dictionaries(
         {"containerPort": st.sampled_from([80, 8080, 5432, 9000])},
         optional={
-            "name": st.sampled_from(["web", "grpc", None]),
+            "name": st.sampled_from(["web", "grpc", "metrics", "app-health", None]),
             "protocol": st.sampled_from(["TCP", "UDP", None]),
             "hostPort": st.sampled_from([None, 0, 8080]),
         },
     )
     return st.lists(port, max_size=2, unique_by=lambda each: each["containerPort"])
+
+
+SECURITY: Final = st.sampled_from([{}, {}, {"windowsOptions": {"hostProcess": True}}])
+QUANTITIES: Final = optional(
+    {
+        "cpu": st.sampled_from(["0", "1m", "40m", "0.1", "100m", "2", "1e3", "9E", "n/a"]),
+        "memory": st.sampled_from(["0", "1", "32Mi", "65536k", "64Mi", "1G", "8Ei"]),
+        "hugepages-2Mi": st.just("2Mi"),
+    }
+)
+RESOURCES: Final = optional({"requests": QUANTITIES, "limits": QUANTITIES})
+
+
+def affinities() -> st.SearchStrategy[Json]:
+    """Draw what holds pods to some nodes, and apart from each other."""
+    expression = st.fixed_dictionaries(
+        {
+            "key": st.sampled_from(["kubernetes.io/os", "beta.kubernetes.io/os", "zone"]),
+            "operator": st.sampled_from(["In", "NotIn", "Exists"]),
+        },
+        optional={"values": st.sampled_from([["windows"], ["linux"], ["linux", "windows"], None])},
+    )
+    term = optional({"matchExpressions": st.lists(expression, max_size=2)})
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    apart = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }
+    return optional(
+        {
+            "nodeAffinity": optional(
+                {required: optional({"nodeSelectorTerms": st.lists(term, max_size=2)})}
+            ),
+            "podAntiAffinity": optional({required: st.just([apart])}),
+        }
+    )
 
 
 def containers(name: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
@@ -101,7 +149,7 @@ def containers(name: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
             "env": st.just([{"name": "A", "value": "b%s"}]),
             "resources": st.just({"requests": {"cpu": "0.01"}}),
             "restartPolicy": st.just("Always"),
-            "securityContext": st.just({}),
+            "securityContext": SECURITY,
         }
     )
     return with_unknown(st.builds(lambda first, second: {**second, **first}, required, rest))
@@ -113,7 +161,14 @@ def init_containers(name: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
     sidecar = st.builds(
         lambda first, second: {**second, **first, "restartPolicy": "Always"},
         base,
-        optional({"lifecycle": LIFECYCLES, "ports": ports(), "readinessProbe": PROBES}),
+        optional(
+            {
+                "lifecycle": LIFECYCLES,
+                "ports": ports(),
+                "readinessProbe": PROBES,
+                "resources": RESOURCES,
+            }
+        ),
     )
     ordinary = st.builds(
         lambda first, second: {**first, **second},
@@ -121,6 +176,11 @@ def init_containers(name: st.SearchStrategy[str]) -> st.SearchStrategy[Json]:
         optional({"restartPolicy": st.just(None), "command": st.just(["true"])}),
     )
     return st.one_of(sidecar, ordinary)
+
+
+_INT32: Final = 2**31
+_INT64: Final = 2**63
+GRACE_PERIODS: Final = (0, 1, 29, 30, 41, 100, -1, -(2**31), -_INT64, _INT32, _INT64 - 1)
 
 
 @st.composite
@@ -141,7 +201,7 @@ def pods(draw: st.DrawFn, *, duplicates: bool = False) -> Json:
     pod |= draw(
         optional(
             {
-                "terminationGracePeriodSeconds": st.sampled_from([0, 1, 29, 30, 41, 100]),
+                "terminationGracePeriodSeconds": st.sampled_from(GRACE_PERIODS),
                 "readinessGates": st.lists(
                     st.sampled_from(
                         [{"conditionType": "example.com/own"}, {"conditionType": "Own"}]
@@ -149,12 +209,17 @@ def pods(draw: st.DrawFn, *, duplicates: bool = False) -> Json:
                     max_size=3,
                 ),
                 "os": st.sampled_from([{"name": "windows"}, {"name": "linux"}]),
-                "nodeSelector": st.sampled_from([{"kubernetes.io/os": "windows"}, {}]),
+                "nodeSelector": st.sampled_from(
+                    [{"kubernetes.io/os": "windows"}, {"beta.kubernetes.io/os": "windows"}, {}]
+                ),
+                "affinity": affinities(),
+                "resources": RESOURCES,
                 "hostNetwork": st.booleans(),
+                "dnsPolicy": st.sampled_from(["ClusterFirst", "ClusterFirstWithHostNet"]),
                 "volumes": st.just(
                     [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
                 ),
-                "securityContext": st.just({}),
+                "securityContext": SECURITY,
             }
         )
     )
@@ -167,13 +232,15 @@ SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "pre-stop-sleep": ("0", "2", "22s", "1m2s", "none"),
     "pre-stop-handler": ("auto", "sleep", "exec", "none"),
     "pre-stop-containers": ("app", "db, web-1 gone", "none"),
-    "pre-stop-existing": ("keep", "chain", "none"),
-    "shutdown-time": ("0", "6s", "2m6s", "none"),
+    "pre-stop-existing": ("keep", "chain", "native", "none"),
+    "shutdown-time": ("0", "6s", "2m6s", "24h", "none"),
+    "max-grace": ("0", "25s", "43s", "24h", "none"),
     "min-ready": ("0", "8", "580s", "1h", "none"),
     "readiness-gates": ("example.com/ours", "Ours example.com/own", "none"),
     "precheck": ("db:5432", "http://api/a?b=%20 dns://db", "none"),
     "precheck-require": ("all", "any", "9", "none"),
     "precheck-timeout": ("0", "2m", "none"),
+    "precheck-resources": ("50m/32Mi", "2/1Gi", "none"),
     "readiness-probe": ("http://:web/health", "tcp://:5432", "grpc://:9000", "none"),
     "strategy": ("keep", "surge", "none"),
 }
@@ -215,17 +282,29 @@ CONFIGURATIONS: Final = st.fixed_dictionaries(
 
 # --- workloads -----------------------------------------------------------------------------------
 
-_VALUE: Final = st.sampled_from([0, 1, 5, "0%", "10%", "25%", "100%", "00%", "025%", None])
+_VALUE: Final = st.sampled_from(
+    [0, 1, 5, _INT32 - 1, "0%", "10%", "25%", "100%", "00%", "025%", None]
+)
 
 
 def update_strategies(kind: str) -> st.SearchStrategy[Any]:
     """Draw an update strategy of a kind."""
     if kind == "Rollout":
-        return st.sampled_from([{"canary": {"maxUnavailable": 1}}, {"blueGreen": None}, {}, None])
+        return st.sampled_from(
+            [
+                {"canary": {"maxUnavailable": 1}},
+                {"canary": {"maxUnavailable": 1, "maxSurge": 0}},
+                {"blueGreen": None},
+                {},
+                None,
+            ]
+        )
     other = {"Deployment": "Recreate"}.get(kind, "OnDelete")
     rolling = optional({"maxUnavailable": _VALUE, "maxSurge": _VALUE})
     if kind == "StatefulSet":
-        rolling = optional({"maxUnavailable": _VALUE, "partition": st.just(1)})
+        rolling = optional(
+            {"maxUnavailable": _VALUE, "partition": st.sampled_from([0, 1, _INT32 - 1])}
+        )
     return st.one_of(
         optional({"type": st.just("RollingUpdate"), "rollingUpdate": rolling}),
         st.just({"type": other}),
@@ -251,8 +330,8 @@ def workloads(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS, *, duplicates: bo
     spec |= draw(
         optional(
             {
-                "minReadySeconds": st.sampled_from([0, 1, 11, 31, 700]),
-                "replicas": st.sampled_from([0, 1, 3]),
+                "minReadySeconds": st.sampled_from([0, 1, 11, 31, 700, _INT32 - 1]),
+                "replicas": st.sampled_from([0, 1, 3, _INT32 - 1]),
                 "revisionHistoryLimit": st.just(3),
             }
         )

@@ -89,10 +89,13 @@ ALL = (*MUTATIONS, EXTRA)
 ASKS: dict[str, Json] = {
     "pre-stop-sleep": {"pre-stop-sleep": "22s"},
     "pre-stop-existing": {"pre-stop-existing": "chain"},
+    "native": {"pre-stop-existing": "native"},
     "shutdown-time": {"shutdown-time": "77s"},
+    "max-grace": {"max-grace": "50s"},
     "min-ready": {"min-ready": "580s"},
     "readiness-gates": {"readiness-gates": "example.com/ours"},
     "precheck": {"precheck": "db:5432", "precheck-require": "any"},
+    "precheck-resources": {"precheck": "db:5432", "precheck-resources": "2/1Gi"},
     "readiness-probe": {"readiness-probe": "tcp://:8080"},
     "strategy": {"strategy": "surge"},
     "priority-class": {"priority-class": "high"},
@@ -136,12 +139,27 @@ FIXTURES: dict[str, Json] = {
     ),
     "a rolling update": deployment(PLAIN, **rolling(maxUnavailable=1, maxSurge=0)),
     "a short deadline": deployment(PLAIN, progressDeadlineSeconds=20),
+    "sleeps of its own": deployment(
+        hooked({"exec": {"command": ["/bin/sh", "-c", "sleep 0.5m"]}}), PLAIN
+    ),
+    "a negative grace period": deployment(PLAIN, pod={"terminationGracePeriodSeconds": -1}),
+    "no grace period": deployment(PLAIN, pod={"terminationGracePeriodSeconds": 0}),
+    "resources of its own": deployment(
+        PLAIN,
+        pod={
+            "resources": {"requests": {"cpu": "60m"}, "limits": {"memory": "40Mi"}},
+            "initContainers": [sidecar("proxy", resources={"limits": {"cpu": "10m"}})],
+        },
+    ),
+    "one replica of a StatefulSet": workload("StatefulSet", PLAIN, replicas=1),
     "Windows": deployment(PLAIN, pod=WINDOWS),
     "a worker": deployment(worker()),
     "Recreate": deployment(PLAIN, strategy={"type": "Recreate"}),
     "a host port": deployment(container(ports=[{"containerPort": 80, "hostPort": 80}])),
     "its own priority": deployment(PLAIN, pod={"priorityClassName": "own"}),
 }
+NO_INHERITED_SLEEP = ("Recreate", "one replica of a StatefulSet", "no grace period")
+"""The fixtures to which a sleep comes only by the workload's own word."""
 BY = admission(mutations=ALL)
 OLD = admission(mutations=ALL, server=OLD_SERVER)
 WITHDRAWN = admission(mutations=ALL, namespace=namespaces({}))
@@ -248,7 +266,7 @@ def test_settings_are_the_same_from_every_layer(given: Json, asked: Json) -> Non
     by_namespace = decide(serving, None, namespace)
     assert canonical(by_configuration.result) == canonical(by_namespace.result)
     on_template = with_settings(serving, template=True, **asked)
-    if given["kind"] != "Deployment" or "Recreate" not in str(given["spec"].get("strategy")):
+    if not any(given is FIXTURES[name] for name in NO_INHERITED_SLEEP):
         decision = decide(on_template, None, BY)
         assert pod_of(decision.result) == pod_of(by_namespace.result)
         assert decision.applied == by_namespace.applied

@@ -27,6 +27,8 @@ from tests.builders import (
     worker,
     workload,
 )
+from tests.decision.test_pre_stop import WINDOWS_PODS
+from tests.decision.validation import complaints
 
 NAME = "seamless-precheck"
 ASKS = {"precheck": "db:5432, http://api/health"}
@@ -84,6 +86,114 @@ def test_it_sets_requests_and_limits() -> None:
     assert set(resources["requests"]) == {"cpu", "memory"} == set(resources["limits"])
 
 
+def test_requests_are_as_large_as_limits() -> None:
+    """So that a LimitRange with a ratio or with a least amount of memory lets it pass."""
+    resources = injected(after(deployment(says=ASKS)))["resources"]
+    assert resources["requests"] == {"cpu": "100m", "memory": "64Mi"} == resources["limits"]
+
+
+OF_CONFIGURATION = {"precheck": {"resources": {"requests": {"cpu": "1m"}}}}
+
+
+@pytest.mark.parametrize(
+    ("says", "by", "expected"),
+    [
+        ("250m/1Gi", {}, {"cpu": "250m", "memory": "1Gi"}),
+        ("250m/1Gi", OF_CONFIGURATION, {"cpu": "250m", "memory": "1Gi"}),
+        ("0.5/100M", {}, {"cpu": "0.5", "memory": "100M"}),
+    ],
+)
+def test_a_setting_says_what_it_asks_for(says: str, by: Json, expected: Json) -> None:
+    """Its requests and its limits; above what the configuration says."""
+    given = deployment(says={**ASKS, "precheck-resources": says})
+    result = after(given, by=admission(by))
+    assert injected(result)["resources"] == {"requests": expected, "limits": expected}
+    assert not decide(result, result, admission(by)).operations
+    off = after(with_settings(result, precheck_resources="none"), result, admission(by))
+    plain = after(deployment(says=ASKS), by=admission(by))
+    assert injected(off)["resources"] == injected(plain)["resources"]
+
+
+def asking(requests: Json | None = None, limits: Json | None = None) -> Json:
+    """Give resources; without what is not given."""
+    named = {"requests": requests, "limits": limits}
+    return {key: value for key, value in named.items() if value is not None}
+
+
+BESIDE = sidecar("proxy", resources=asking({"cpu": "30m"}, {"cpu": "1", "memory": "16Mi"}))
+OF_PODS: list[tuple[Json, list[Json], Json, Json]] = [
+    # the pod's, init containers, and what becomes of requests and limits
+    (asking({"cpu": "1", "memory": "1Gi"}), [], {"cpu": "100m", "memory": "64Mi"}, {}),
+    (asking({"cpu": "50m"}), [], {"cpu": "50m", "memory": "64Mi"}, {}),
+    (asking({"cpu": "0.05"}), [], {"cpu": "50m", "memory": "64Mi"}, {}),
+    (asking({"memory": "32Mi"}), [], {"cpu": "100m", "memory": "33554432"}, {}),
+    (asking(None, {"cpu": "50m"}), [], {"cpu": "50m"}, {"cpu": "50m"}),
+    (asking({"cpu": "20m"}, {"cpu": "50m"}), [], {"cpu": "20m"}, {"cpu": "50m"}),
+    (asking({"cpu": "0"}, {"memory": "1"}), [], {"cpu": "0m", "memory": "1"}, {"memory": "1"}),
+    (asking({"cpu": "120m"}), [BESIDE], {"cpu": "90m"}, {}),
+    (asking({"cpu": "20m"}), [BESIDE], {"cpu": "0m"}, {}),
+    (asking(None, {"memory": "70Mi"}), [BESIDE], {"memory": "56623104"}, {}),
+    (asking({"cpu": "120m"}), [worker("a", resources=asking({"cpu": "99m"}))], {}, {}),
+    (asking({"hugepages-2Mi": "2Mi"}), [], {}, {}),
+    (asking({"cpu": "many"}, {"cpu": None}), [], {}, {}),
+    ({"limits": None, "requests": []}, [], {}, {}),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("of_pod", "initial", "requests", "limits"), OF_PODS)
+def test_it_asks_for_no_more_than_the_pod_s_own_resources_allow(
+    kind: str, of_pod: Json, initial: list[Json], requests: Json, limits: Json
+) -> None:
+    """The API server refuses a container that does (KEP-2837)."""
+    given = workload(kind, says=ASKS, pod={"resources": of_pod, "initContainers": initial})
+    result = after(given)
+    built_in = {"cpu": "100m", "memory": "64Mi"}
+    assert injected(result)["resources"] == {
+        "requests": {**built_in, **requests},
+        "limits": {**built_in, **limits},
+    }
+    assert not decide(result, result).operations
+    left = after(with_settings(result, inject="disabled"), result)
+    assert pod_of(left) == pod_of(given)
+
+
+@pytest.mark.parametrize("by", [{"limits": {"cpu": "1"}}, {"requests": {"memory": "1Gi"}}])
+def test_what_the_configuration_asks_for_is_cut_as_well(by: Json) -> None:
+    """A limit alone becomes a request of as much when the pod is made."""
+    pod = {"resources": asking({"cpu": "200m", "memory": "128Mi"})}
+    by = admission({"precheck": {"resources": by}})
+    result = after(deployment(says=ASKS, pod=pod), by=by)
+    assert not complaints(result)
+    assert not decide(result, result, by).operations
+
+
+HOST = {"hostNetwork": True}
+
+
+@pytest.mark.parametrize(
+    ("pod", "warned"),
+    [
+        (HOST, True),
+        ({**HOST, "dnsPolicy": None}, True),
+        ({**HOST, "dnsPolicy": "ClusterFirst"}, True),
+        ({**HOST, "dnsPolicy": "Default"}, True),
+        ({**HOST, "dnsPolicy": "ClusterFirstWithHostNet"}, False),
+        ({"hostNetwork": False}, False),
+        ({}, False),
+    ],
+)
+def test_on_the_node_s_network_it_needs_the_cluster_s_names(
+    pod: Json,
+    warned: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    """Without `ClusterFirstWithHostNet` no Service is found: a warning."""
+    decision = decide(deployment(pod=pod, says=ASKS))
+    assert init_names(decision.result) == [NAME]
+    assert ("precheck-host-network" in codes(decision)) is warned
+    assert "precheck-host-network" not in codes(decide(deployment(pod=pod)))
+
+
 def test_it_runs_what_the_configuration_says() -> None:
     """Image, pull policy, user and resources."""
     given = {
@@ -124,8 +234,17 @@ def test_a_quorum_above_the_number_of_targets_becomes_all(
     assert ("--require=all" if warned else f"--require={require}") in args
 
 
-def test_on_windows_it_is_not_injected() -> None:
-    """With a warning."""
+@pytest.mark.parametrize("pod", WINDOWS_PODS)
+def test_on_windows_it_is_not_injected(pod: Json) -> None:
+    """With a warning; whatever tells Windows."""
+    before = init_names(deployment(pod=pod))
+    decision = decide(deployment(pod=pod, says=ASKS))
+    assert init_names(decision.result) == before
+    assert "precheck-on-windows" in codes(decision)
+
+
+def test_on_windows_no_init_containers_are_made() -> None:
+    """Not even an empty list."""
     decision = decide(deployment(pod=WINDOWS, says=ASKS))
     assert "initContainers" not in pod_of(decision.result)
     assert "precheck-on-windows" in codes(decision)

@@ -29,7 +29,33 @@ from tests.builders import (
     workload,
 )
 
+
+def listening(*names: str | None, **fields: Any) -> Json:
+    """Give a container with ports of these names and no probe."""
+    ports = [
+        {"containerPort": 9000 + at} if name is None else {"containerPort": 9000 + at, "name": name}
+        for at, name in enumerate(names)
+    ]
+    return worker(ports=ports, **fields)
+
+
 HTTP = {"httpGet": {"path": "/", "port": 80}}
+HTTP_PROBE = {"readinessProbe": HTTP}
+OF_OBSERVERS = (
+    *("metrics", "http-metrics", "prometheus", "health", "healthz", "probes", "liveness"),
+    *("readiness", "pprof", "profiling", "debug"),
+)
+
+
+@pytest.mark.parametrize("name", [*OF_OBSERVERS, *(f"a-{name}" for name in OF_OBSERVERS)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_port_for_metrics_health_or_profiling_serves_nobody(kind: str, name: str) -> None:
+    """Nothing inherited comes, and no warning that a readiness probe is missing."""
+    given = workload(kind, listening(name))
+    decision = decide(given)
+    assert decision.skipped == "not-serving"
+    assert not decision.operations
+    assert not decision.alerts
 
 
 @pytest.mark.parametrize(
@@ -49,6 +75,21 @@ HTTP = {"httpGet": {"path": "/", "port": 80}}
         ([worker(readinessProbe={"exec": {"command": ["true"]}})], {}, False),
         ([worker(livenessProbe=HTTP)], {}, False),
         ([worker(startupProbe=HTTP)], {}, False),
+        ([listening("web", "metrics")], {}, True),
+        ([listening("metrics", None)], {}, True),
+        ([listening(None)], {}, True),
+        ([listening("metric")], {}, True),
+        ([listening("metricsd")], {}, True),
+        ([listening("xmetrics")], {}, True),
+        ([listening("metrics-web")], {}, True),
+        ([listening("monitoring")], {}, True),
+        ([listening("http")], {}, True),
+        ([worker("a", **HTTP_PROBE), listening("metrics")], {}, False),
+        ([listening("metrics", **HTTP_PROBE)], {}, False),
+        ([listening("metrics")], {"says": {"inject": "enabled"}}, True),
+        ([listening("metrics")], {"says": {"readiness-probe": "tcp://:9000"}}, True),
+        ([listening("metrics", "healthz", "pprof")], {}, False),
+        ([worker("a"), listening("app-metrics")], {}, False),
         ([worker()], {"pod": {"initContainers": [sidecar(ports=[{"containerPort": 80}])]}}, False),
         ([worker()], {"pod": {"initContainers": [sidecar(readinessProbe=HTTP)]}}, False),
     ],
@@ -138,7 +179,15 @@ def test_settings_that_modify_another_follow_it_through_every_layer(layer: str) 
     assert "chain-needs-shell" in codes(decision)
     decision = decide_with(layer, {"shutdown-time": "60s"}, worker(), says=own)
     assert grace(decision.result) == 67
+    decision = decide_with(layer, {"max-grace": "33s"}, worker(), says=own)
+    assert grace(decision.result) == 33
+    sleeps = worker(lifecycle={"preStop": {"exec": {"command": ["sleep", "3"]}}})
+    decision = decide_with(layer, {"pre-stop-existing": "native"}, sleeps, says=own)
+    assert hooks(decision.result) == [{"sleep": {"seconds": 3}}]
     own = {"precheck": "db:5432 mq:5672"}
+    decision = decide_with(layer, {"precheck-resources": "1/1Gi"}, worker(), says=own)
+    resources = pod_of(decision.result)["initContainers"][0]["resources"]
+    assert resources["limits"] == {"cpu": "1", "memory": "1Gi"} == resources["requests"]
     decision = decide_with(layer, {"precheck-require": "any"}, worker(), says=own)
     assert "--require=any" in pod_of(decision.result)["initContainers"][0]["args"]
     decision = decide_with(layer, {"precheck-timeout": "5s"}, worker(), says=own)
@@ -152,7 +201,10 @@ def test_settings_that_modify_another_follow_it_through_every_layer(layer: str) 
         {"pre-stop-handler": "exec"},
         {"pre-stop-containers": "other"},
         {"pre-stop-existing": "chain"},
+        {"pre-stop-existing": "native"},
         {"shutdown-time": "50s"},
+        {"max-grace": "5s"},
+        {"precheck-resources": "1/1Gi"},
         {"precheck-require": "9"},
         {"precheck-timeout": "5s"},
     ],

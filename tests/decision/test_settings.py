@@ -32,11 +32,13 @@ NAMES = {
     "pre-stop-containers": "none",
     "pre-stop-existing": "keep",
     "shutdown-time": "none",
+    "max-grace": "none",
     "min-ready": "30s",
     "readiness-gates": "none",
     "precheck": "none",
     "precheck-require": "all",
     "precheck-timeout": "10m",
+    "precheck-resources": "none",
     "readiness-probe": "none",
     "strategy": "keep",
 }
@@ -45,8 +47,10 @@ MODIFIERS = {
     "pre-stop-containers": "pre-stop-sleep",
     "pre-stop-existing": "pre-stop-sleep",
     "shutdown-time": "pre-stop-sleep",
+    "max-grace": "pre-stop-sleep",
     "precheck-require": "precheck",
     "precheck-timeout": "precheck",
+    "precheck-resources": "precheck",
 }
 
 
@@ -76,6 +80,7 @@ DURATIONS = {
     "3600": 3600,
     "3600s": 3600,
 }
+TOO_LONG_FOR_MOST = {"1h1s": 3601, "61m": 3660, "3601": 3601, "24h": 86400, "1440m": 86400}
 NO_DURATIONS = [
     "",
     " ",
@@ -92,9 +97,9 @@ NO_DURATIONS = [
     "30s ",
     "30ms",
     "1d",
-    "1h1s",
-    "61m",
-    "3601",
+    "24h1s",
+    "25h",
+    "86401",
     "30s1m",
     "30s30s",
     "٣٠",
@@ -109,7 +114,9 @@ NO_DURATIONS = [
     "30\n",
     "30\x00",
 ]
-OF_DURATION = ["pre-stop-sleep", "shutdown-time", "min-ready", "precheck-timeout"]
+UP_TO_AN_HOUR = ["pre-stop-sleep", "min-ready", "precheck-timeout"]
+UP_TO_A_DAY = ["shutdown-time", "max-grace"]
+OF_DURATION = UP_TO_AN_HOUR + UP_TO_A_DAY
 
 
 @pytest.mark.parametrize("name", OF_DURATION)
@@ -128,6 +135,18 @@ def test_anything_else_is_no_duration(name: str, text: str) -> None:
     assert "\n" not in str(raised.value)
     decision = decide(deployment(says={name: text}))
     assert len(decision.refused) == 1
+
+
+@pytest.mark.parametrize("text", TOO_LONG_FOR_MOST)
+def test_an_application_may_take_a_day_to_stop_and_all_else_an_hour(text: str) -> None:
+    """The refusal says what is the most."""
+    for name in UP_TO_A_DAY:
+        assert DEFAULT.table.parse(name, text) == TOO_LONG_FOR_MOST[text]
+    for name in UP_TO_AN_HOUR:
+        with pytest.raises(InvalidSettingError, match="at most 1h"):
+            DEFAULT.table.parse(name, text)
+    with pytest.raises(InvalidSettingError, match="at most 24h"):
+        DEFAULT.table.parse("max-grace", "25h")
 
 
 BAD = [
@@ -155,6 +174,23 @@ BAD = [
     ("precheck", "tcp://db"),
     ("precheck", "dns://db:5432"),
     ("precheck", "http://"),
+    ("precheck-resources", ""),
+    ("precheck-resources", "100m"),
+    ("precheck-resources", "100m/"),
+    ("precheck-resources", "/64Mi"),
+    ("precheck-resources", "64Mi/100m"),
+    ("precheck-resources", "100m/64m"),
+    ("precheck-resources", "100m/64"),
+    ("precheck-resources", "0/64Mi"),
+    ("precheck-resources", "0.000/64Mi"),
+    ("precheck-resources", "0m/64Mi"),
+    ("precheck-resources", "-1/64Mi"),
+    ("precheck-resources", "0.0001/64Mi"),
+    ("precheck-resources", "100m/64Mi/1"),
+    ("precheck-resources", "100m, 64Mi"),
+    ("precheck-resources", "100m /64Mi"),
+    ("precheck-resources", "100m/64MB"),
+    ("precheck-resources", "100m/1e9"),
     ("precheck-require", "0"),
     ("precheck-require", "-1"),
     ("precheck-require", "most"),
@@ -188,6 +224,10 @@ GOOD = [
     ("readiness-gates", "example.com/ready Ready,a", ("example.com/ready", "Ready", "a")),
     ("precheck", "db dns://db2, tcp://mq:5672", ("db", "dns://db2", "tcp://mq:5672")),
     ("precheck", "https+insecure://api/health?a=b", ("https+insecure://api/health?a=b",)),
+    ("precheck-resources", "100m/64Mi", "100m/64Mi"),
+    ("precheck-resources", "0.25/128M", "0.25/128M"),
+    ("precheck-resources", "2/1Gi", "2/1Gi"),
+    ("pre-stop-existing", "native", "native"),
     ("precheck-require", "any", "any"),
     ("precheck-require", "majority", "majority"),
     ("precheck-require", "2", 2),
@@ -264,6 +304,8 @@ OFF: list[tuple[str, str, Json]] = [
     ("pre-stop-containers", "app", {}),
     ("pre-stop-existing", "chain", {}),
     ("shutdown-time", "90s", {}),
+    ("max-grace", "50s", {}),
+    ("precheck-resources", "50m/32Mi", {"precheck": "db:5432"}),
     ("readiness-gates", "example.com/ready", {}),
     ("precheck", "db:5432", {}),
     ("precheck-require", "any", {"precheck": "db:5432 mq:5672"}),

@@ -146,6 +146,36 @@ def test_surge_with_a_volume_claim_draws_a_warning() -> None:
     assert codes(decide(deployment(says=SURGE, pod=pod))) == set()
 
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+OWN = {"matchLabels": {"app": "web"}}
+
+
+@pytest.mark.parametrize(
+    ("term", "warned"),
+    [
+        ({"labelSelector": OWN}, True),
+        ({"labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}, True),
+        ({"labelSelector": {"matchLabels": {"app": "other"}}}, False),
+        ({"labelSelector": OWN, "matchLabelKeys": ["pod-template-hash"]}, False),
+    ],
+)
+@pytest.mark.parametrize("kind", BOTH)
+def test_surge_with_a_required_anti_affinity_draws_a_warning(
+    kind: str,
+    term: Json,
+    warned: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    """Where every node has a pod of this one, the extra pod waits for ever."""
+    apart = {REQUIRED: [{"topologyKey": "kubernetes.io/hostname", **term}]}
+    pod = {"affinity": {"podAntiAffinity": apart}}
+    given = workload(kind, says=SURGE, pod=pod)
+    assert ("surge-with-anti-affinity" in codes(decide(given))) is warned
+    assert "surge-with-anti-affinity" not in codes(decide(workload(kind, pod=pod)))
+    assert "surge-with-anti-affinity" not in codes(
+        decide(workload(kind, says=SURGE, pod={"affinity": {"podAffinity": apart}}))
+    )
+
+
 def test_values_that_the_user_has_since_changed_are_the_user_s() -> None:
     """They are raised in their turn, and are what comes back."""
     stored = after(deployment(says=SURGE, **rolling(maxUnavailable=1, maxSurge=0)))

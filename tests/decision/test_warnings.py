@@ -11,6 +11,8 @@ from tests.builders import (
     OLD_SERVER,
     Json,
     admission,
+    after,
+    changed,
     codes,
     container,
     decide,
@@ -76,9 +78,62 @@ CASES: list[tuple[Json, Any, set[str]]] = [
     (
         workload("DaemonSet", **rolling("DaemonSet", maxUnavailable="100%")),
         None,
-        {"all-unavailable"},
+        {"all-unavailable", "no-overlap"},
     ),
-    (workload("DaemonSet", **rolling("DaemonSet", maxUnavailable=1)), None, set()),
+    # no overlap of old and new
+    (workload("DaemonSet"), None, {"no-overlap"}),
+    (workload("DaemonSet", says={"pre-stop-sleep": "none"}), None, {"no-overlap"}),
+    (workload("DaemonSet", says={"strategy": "surge"}), None, set()),
+    (workload("DaemonSet", updateStrategy={"type": "OnDelete"}), None, {"no-overlap"}),
+    (workload("DaemonSet", **rolling("DaemonSet", maxUnavailable=1)), None, {"no-overlap"}),
+    (workload("DaemonSet", **rolling("DaemonSet", maxSurge="0%")), None, {"no-overlap"}),
+    (workload("DaemonSet", **rolling("DaemonSet", maxSurge=1, maxUnavailable=0)), None, set()),
+    (workload("DaemonSet", worker()), None, set()),
+    (workload("DaemonSet", worker(), says={"min-ready": "5"}), None, set()),
+    (workload("StatefulSet", replicas=1), None, {"no-overlap"}),
+    (workload("StatefulSet", replicas=1, says={"pre-stop-sleep": "5s"}), None, {"no-overlap"}),
+    (workload("StatefulSet", replicas=2), None, set()),
+    (workload("StatefulSet", worker(), replicas=1), None, set()),
+    (
+        deployment(replicas=1, **rolling(maxUnavailable=1, maxSurge=0)),
+        None,
+        {"no-overlap", "all-unavailable"},
+    ),
+    (
+        deployment(replicas=1, says={"strategy": "surge"}, **rolling(maxUnavailable=1, maxSurge=0)),
+        None,
+        set(),
+    ),
+    # a rollout that takes longer than five minutes
+    (deployment(replicas=10, **rolling(maxUnavailable=0, maxSurge=1)), None, {"long-rollout"}),
+    (deployment(replicas=9, **rolling(maxUnavailable=0, maxSurge=1)), None, set()),
+    (deployment(replicas=10), None, set()),
+    (deployment(replicas=1000), None, set()),
+    (deployment(replicas=1000, says={"min-ready": "2m"}), None, set()),
+    (deployment(says={"min-ready": "10m"}), None, {"long-rollout"}),
+    (deployment(replicas=0, says={"min-ready": "10m"}), None, set()),
+    (workload("StatefulSet", replicas=5), None, {"long-rollout"}),
+    (workload("StatefulSet", replicas=4), None, set()),
+    (
+        workload(
+            "StatefulSet", replicas=6, **rolling("StatefulSet", partition=3, maxUnavailable=None)
+        ),
+        None,
+        set(),
+    ),
+    (workload("StatefulSet", replicas=6, **rolling("StatefulSet", maxUnavailable=2)), None, set()),
+    (workload("DaemonSet", says={"min-ready": "1h", "strategy": "surge"}), None, set()),
+    (workload("Rollout", replicas=100, says={"min-ready": "1h"}), None, set()),
+    # what was injected is nobody's fault
+    (deployment(says={"pre-stop-sleep": "40s", "shutdown-time": "0"}), None, set()),
+    (deployment(says={"pre-stop-sleep": "40s", "shutdown-time": "0"}), OLD, {"exec-sleep"}),
+    (deployment(pod={"terminationGracePeriodSeconds": 0}), None, set()),
+    (deployment(pod={"terminationGracePeriodSeconds": -1}), None, set()),
+    (
+        deployment(sleeps("sleep 1"), pod={"terminationGracePeriodSeconds": -1}),
+        None,
+        {"hook-exceeds-grace"},
+    ),
     (
         workload("Rollout", strategy={"canary": {"maxUnavailable": "100%"}}),
         None,
@@ -87,6 +142,7 @@ CASES: list[tuple[Json, Any, set[str]]] = [
     # a StatefulSet with podManagementPolicy Parallel
     (workload("StatefulSet", podManagementPolicy="Parallel"), None, {"parallel"}),
     (workload("StatefulSet", podManagementPolicy="OrderedReady"), None, set()),
+    (workload("StatefulSet", replicas=9, podManagementPolicy="Parallel"), None, {"parallel"}),
     (deployment(podManagementPolicy="Parallel"), None, set()),
     # an injected exec sleep
     (deployment(), OLD, {"exec-sleep"}),
@@ -140,6 +196,8 @@ LOUD: list[Json] = [
         says={
             **CHAIN,
             "pre-stop-handler": "exec",
+            "max-grace": "24h",
+            "shutdown-time": "86400s",
             "pre-stop-containers": f"{LONG} {'z' * 63} {'y' * 63}",
             "readiness-gates": f"{'a' * 100}.example.com/{LONG}",
             "precheck": f"web.shop.svc.{'a' * 60}.{'b' * 60}.{'c' * 60}:80",
@@ -150,6 +208,27 @@ LOUD: list[Json] = [
     deployment(says={"x" * 5000: "y" * 5000}, metadata={"name": "w" * 253}),
     deployment(says={"min-ready": "🙂" * 5000, "inject": "\n" * 5000, "ü": "\u202e\x00"}),
     deployment(hooked({"exec": {"command": ["sleep 999999h"]}}, LONG)),
+    deployment(
+        hooked({"exec": {"command": ["sleep", "999999999d"]}}, LONG),
+        container(),
+        says={"pre-stop-existing": "native", "max-grace": "86399", "shutdown-time": "86400"},
+        replicas=2**31 - 1,
+        minReadySeconds=2**31 - 1,
+        progressDeadlineSeconds=2**31,
+        **rolling(maxUnavailable=0, maxSurge=1),
+    ),
+    workload(
+        "DaemonSet",
+        says={"strategy": "surge", "precheck": "web"},
+        pod={
+            "hostNetwork": True,
+            "affinity": {
+                "podAntiAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "x"}]
+                }
+            },
+        },
+    ),
     deployment(**rolling(maxUnavailable="1" * 5000 + "%")),
     workload("Rollout", strategy={"canary": {"maxUnavailable": 10**18}}),
     deployment(pod={"readinessGates": [{"conditionType": "🙂" * 5000}]}),
@@ -178,6 +257,38 @@ def test_many_warnings_are_cut_with_their_number() -> None:
     assert len(found["warnings"]) <= 30
     assert sum(map(len, found["warnings"])) < 4096
     assert len(response(given)["warnings"]) == 1
+
+
+def test_the_warning_of_parallel_pods_says_what_is_ignored() -> None:
+    """kubernetes#119234."""
+    decision = decide(workload("StatefulSet", podManagementPolicy="Parallel"))
+    assert ["minReadySeconds" in each.text for each in decision.alerts] == [True]
+
+
+@pytest.mark.parametrize(
+    ("given", "helped"),
+    [
+        (workload("DaemonSet"), True),
+        (workload("DaemonSet", updateStrategy={"type": "OnDelete"}), False),
+        (workload("DaemonSet", pod={"hostNetwork": True}), False),
+        (workload("StatefulSet", replicas=1), False),
+    ],
+)
+def test_surge_is_named_to_those_whom_it_helps(given: Json, helped: object) -> None:
+    """Others cannot have two pods on a node, or take turns by hand."""
+    (alert,) = decide(given).alerts
+    assert alert.code == "no-overlap"
+    assert ("strategy: surge" in alert.text) is helped
+
+
+def test_a_hook_of_ours_in_a_frozen_template_draws_no_warning() -> None:
+    """Whatever the grace period has become."""
+    says = {"pre-stop-sleep": "40s", "shutdown-time": "0"}
+    stored = after(deployment(says=says))
+    scaled = changed(stored, "spec", "replicas", to=5)
+    decision = decide(scaled, stored)
+    assert decision.kept
+    assert not decision.alerts
 
 
 def test_a_workload_out_of_scope_draws_none() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import kubernetes_validate.utils as schemas
 import referencing
 
 from tests.builders import STRATEGY_KEY, Json, pod_of
+from webhook.quantities import amount
 
 VERSIONS: Final = tuple(
     dict.fromkeys(
@@ -86,8 +88,6 @@ def _of_pod(given: Json) -> Iterator[str]:
     initial = pod.get("initContainers") or []
     grace = pod.get("terminationGracePeriodSeconds")
     grace = 30 if grace is None else grace
-    if grace < 0:
-        yield "the grace period is negative"
     yield from _of_names([*regular, *initial])
     sidecars = [each for each in initial if each.get("restartPolicy") == "Always"]
     for each in [*regular, *sidecars]:
@@ -101,6 +101,32 @@ def _of_pod(given: Json) -> Iterator[str]:
             yield f"the gate {gate.get('conditionType')} is no qualified name"
     if (pod.get("os") or {}).get("name") == "windows":
         yield from _of_windows([*regular, *initial])
+    yield from _of_resources(pod, regular, initial)
+
+
+def _of_resources(pod: Json, regular: list[Json], initial: list[Json]) -> Iterator[str]:
+    """Hold what containers ask for against the resources of the pod itself (KEP-2837)."""
+
+    def asked(owner: Json, side: str, name: str) -> Decimal | None:
+        return amount(((owner.get("resources") or {}).get(side) or {}).get(name))
+
+    def requested(container: Json) -> Decimal:
+        found = asked(container, "requests", name)
+        found = asked(container, "limits", name) if found is None else found
+        return found or Decimal(0)
+
+    for name in ("cpu", "memory"):
+        limit, request = asked(pod, "limits", name), asked(pod, "requests", name)
+        for each in [*regular, *initial]:
+            if limit is not None and (asked(each, "limits", name) or 0) > limit:
+                yield f"{each['name']} may use more {name} than its pod"
+        together = sidecars = Decimal(0)
+        for each in initial:
+            together = max(together, sidecars + requested(each))
+            sidecars += requested(each) if each.get("restartPolicy") == "Always" else 0
+        together = max(together, sidecars + sum(map(requested, regular)))
+        if any(bound is not None and together > bound for bound in (limit, request)):
+            yield f"the containers ask for more {name} than their pod"
 
 
 def _of_names(containers: list[Json]) -> Iterator[str]:
@@ -128,8 +154,7 @@ def _of_hook(container: Json, grace: int) -> Iterator[str]:
         yield f"the preStop of {name} has {len(handlers)} handlers"
     if (hook.get("exec") is not None) and not (hook["exec"] or {}).get("command"):
         yield f"the preStop of {name} runs nothing"
-    seconds = (hook.get("sleep") or {}).get("seconds") or 0
-    if not 0 <= seconds <= max(grace, 0):
+    if hook.get("sleep") and not 0 <= (hook["sleep"].get("seconds") or 0) <= grace:
         yield f"the preStop of {name} sleeps longer than the grace period"
 
 

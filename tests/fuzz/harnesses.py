@@ -80,6 +80,40 @@ PLAIN: Final[tuple[Json, ...]] = (
     deployment(),
     deployment(hooked(EXEC_QUIT), worker("second"), says={"pre-stop-existing": "chain"}),
     workload("DaemonSet", says={"strategy": "surge"}, **rolling("DaemonSet", maxUnavailable=1)),
+    deployment(
+        hooked({"exec": {"command": ["/bin/sh", "-c", "sleep 0.5m"]}}),
+        worker("second"),
+        says={"pre-stop-existing": "native", "max-grace": "50s", "precheck": "db:5432"},
+        pod={
+            "terminationGracePeriodSeconds": -1,
+            "resources": {"requests": {"cpu": "50m"}, "limits": {"memory": "1Gi"}},
+            "initContainers": [sidecar(resources={"requests": {"cpu": "0.01"}})],
+        },
+    ),
+    workload(
+        "StatefulSet",
+        replicas=1,
+        pod={
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {
+                                "matchExpressions": [
+                                    {
+                                        "key": "kubernetes.io/os",
+                                        "operator": "In",
+                                        "values": ["windows"],
+                                    }
+                                ]
+                            }
+                        ]
+                    }
+                }
+            },
+            "securityContext": {"windowsOptions": {"hostProcess": True}},
+        },
+    ),
     workload("Rollout", worker(), says={"precheck": "db:5432", "readiness-gates": "a.test/ready"}),
     deployment(
         worker(ports=[{"containerPort": 80, "name": "web"}]),
@@ -194,13 +228,15 @@ GOOD: Final = {
     "pre-stop-sleep": ("0", "2", "22s", "1m2s", "1h", "none"),
     "pre-stop-handler": ("auto", "sleep", "exec", "none"),
     "pre-stop-containers": ("app", "web,second gone", "none"),
-    "pre-stop-existing": ("keep", "chain", "none"),
-    "shutdown-time": ("0", "6s", "2m6s", "none"),
+    "pre-stop-existing": ("keep", "chain", "native", "none"),
+    "shutdown-time": ("0", "6s", "2m6s", "24h", "none"),
+    "max-grace": ("0", "25s", "24h", "none"),
     "min-ready": ("0", "8", "580s", "1h", "none"),
     "readiness-gates": ("example.com/ready", "Ours example.com/own", "none"),
     "precheck": ("db:5432", "http://api/a?b=%20 dns://db", "none"),
     "precheck-require": ("all", "any", "9", "none"),
     "precheck-timeout": ("0", "2m", "none"),
+    "precheck-resources": ("50m/32Mi", "0.5/1G", "none"),
     "readiness-probe": ("http://:web/health", "tcp://:5432", "grpc://:9000", "none"),
     "strategy": ("keep", "surge", "none"),
     "inject": ("enabled", "disabled"),
@@ -411,7 +447,13 @@ def _annotate(target: Json, key: str, text: str) -> None:
 # --- settings ------------------------------------------------------------------------------------
 
 TABLE: Final[Table] = DEFAULT.table
-_DURATIONS: Final = ("pre-stop-sleep", "shutdown-time", "min-ready", "precheck-timeout")
+_DURATIONS: Final = {
+    "pre-stop-sleep": 3600,
+    "shutdown-time": 86_400,
+    "max-grace": 86_400,
+    "min-ready": 3600,
+    "precheck-timeout": 3600,
+}
 
 
 def setting(data: bytes) -> None:
@@ -440,7 +482,7 @@ def _check_value(name: str, text: str, value: Any) -> None:
     again: str
     if name in _DURATIONS:
         assert type(value) is int
-        assert 0 <= value <= 3600
+        assert 0 <= value <= _DURATIONS[name]
         again = f"{value}s"
     elif isinstance(value, Probe):
         assert parse_probe(str(value)) == value

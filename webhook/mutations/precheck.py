@@ -3,48 +3,40 @@
 An init container named `seamless-precheck` waits for the targets. It comes before the first
 ordinary init container and after the native sidecars that precede that one, so that a mesh's
 proxy is up. It passes the `restricted` Pod Security Standard, and sets requests and limits, so
-that a ResourceQuota accepts it. A container of that name that no record names is the user's.
+that a ResourceQuota accepts it, and for no more than the resources of the pod itself allow. A
+container of that name that no record names is the user's.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
 from webhook.draft import Draft, Field, covers
 from webhook.mutations.model import Mutation, PrecheckContainer, Situation
+from webhook.quantities import amount, at_most, checked
 from webhook.settings import Setting, duration, targets
 from webhook.targets import parse_require
-from webhook.workload import all_containers, init_containers, is_sidecar, is_windows, mapping
+from webhook.workload import (
+    all_containers,
+    init_containers,
+    is_sidecar,
+    is_windows,
+    mapping,
+    pod_spec,
+)
 
 NAME: Final = "seamless-precheck"
-# Written as the API server stores them, so that it has nothing to rewrite.
-_RESOURCES: Final = {
-    "requests": {"cpu": "10m", "memory": "32Mi"},
-    # A start takes 20 ms of CPU: under a tenth of a CPU that would be a fifth of a second.
-    "limits": {"cpu": "500m", "memory": "64Mi"},
-}
-
-_QUANTITY = re.compile(r"([+-]?[0-9]*\.?[0-9]+)([eE][+-]?[0-9]{1,3}|[numkMGTPE]|[KMGTPE]i)?")
-_DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-
-
-def _amount(quantity: Any) -> Any:
-    """Give the amount of a resource quantity; what is none, as it is."""
-    found = _QUANTITY.fullmatch(quantity) if isinstance(quantity, str) else None
-    if found is None:
-        return quantity
-    amount, suffix = Decimal(found[1]), found[2] or ""
-    if suffix.endswith("i"):
-        return amount * 1024 ** ("KMGTPE".index(suffix[0]) + 1)
-    return amount.scaleb(_DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:] or 0))
+# Written as the API server stores them, so that it has nothing to rewrite. An init container's do
+# not add up with those of the others, and a LimitRange may bound the ratio of limits to requests.
+_BUILT_IN: Final = "100m/64Mi"
 
 
 def _amounts(container: dict[str, Any]) -> dict[str, Any]:
     found = mapping(container.get("resources"))
     return {
-        f"{side} {name}": _amount(quantity)
+        f"{side} {name}": quantity if (number := amount(quantity)) is None else number
         for side in ("requests", "limits")
         for name, quantity in mapping(found.get(side)).items()
     }
@@ -83,18 +75,77 @@ def apply(draft: Draft, situation: Situation) -> None:
             f"precheck-require: {require} of {len(wanted)} targets cannot be: all are required",
         )
         require = "all"
-    at = 0
+    before: list[dict[str, Any]] = []
     for init_container in init_containers(draft.root):
         if not is_sidecar(init_container):
             break
-        at += 1
+        before.append(init_container)
     timeout = situation["precheck-timeout"].value
-    container = _container(situation.precheck, wanted, require, timeout)
-    draft.inject(PRECHECK, container, name=NAME, at=at)
+    resources = _resources(situation)
+    of_pod = mapping(pod_spec(draft.root).get("resources"))
+    if of_pod:
+        resources = _within(of_pod, resources, before)
+    container = _container(situation.precheck, wanted, require, timeout, resources)
+    draft.inject(PRECHECK, container, name=NAME, at=len(before))
+
+
+def _resources(situation: Situation) -> Mapping[str, Any]:
+    """Give what the container asks for: of the setting, the configuration, or built in."""
+    chosen = situation["precheck-resources"].value
+    if chosen is None and situation.precheck.resources:
+        return dict(situation.precheck.resources)
+    cpu, _, memory = (chosen or _BUILT_IN).partition("/")
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}}
+
+
+def _within(
+    of_pod: dict[str, Any], asked: Mapping[str, Any], before: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Cut what the container asks for to what the pod's own resources leave.
+
+    Each limit must be within the pod's; the requests of the container, and of the native sidecars
+    that run beside it, must together be within the pod's (KEP-2837). What is no quantity is left
+    for the API server to refuse.
+    """
+    most_limit, most_request = mapping(of_pod.get("limits")), mapping(of_pod.get("requests"))
+    limits: dict[str, str] = dict(asked.get("limits") or {})
+    requests: dict[str, str] = dict(asked.get("requests") or {})
+    for name in {**limits, **requests}:
+        limit = amount(most_limit.get(name))
+        request = amount(most_request.get(name))
+        if limit is not None and name in limits:
+            limits[name] = at_most(limits[name], limit, name)
+        bounds = [bound for bound in (limit, request) if bound is not None]
+        if bounds:
+            # A limit without a request is a request of as much.
+            wanted = requests.get(name, limits.get(name, ""))
+            least = at_most(wanted, min(bounds) - _taken(before, name), name)
+            if name in requests or least != wanted:
+                requests[name] = least
+    result = dict(asked)
+    if limits:
+        result["limits"] = limits
+    if requests:
+        result["requests"] = requests
+    return result
+
+
+def _taken(sidecars: list[dict[str, Any]], name: str) -> Decimal:
+    """Add up what native sidecars request of a resource; a limit alone is a request, too."""
+    total = Decimal(0)
+    for sidecar in sidecars:
+        own = mapping(sidecar.get("resources"))
+        found = mapping(own.get("requests")).get(name, mapping(own.get("limits")).get(name))
+        total += amount(found) or Decimal(0)
+    return total
 
 
 def _container(
-    settings: PrecheckContainer, wanted: tuple[str, ...], require: str | int, timeout: int
+    settings: PrecheckContainer,
+    wanted: tuple[str, ...],
+    require: str | int,
+    timeout: int,
+    resources: Mapping[str, Any],
 ) -> dict[str, Any]:
     security: dict[str, Any] = {
         "allowPrivilegeEscalation": False,
@@ -112,7 +163,7 @@ def _container(
         "command": ["seamless", "precheck"],
         # After `--` no target can become an option.
         "args": [f"--require={require}", f"--timeout={timeout}s", "--", *wanted],
-        "resources": dict(settings.resources or _RESOURCES),
+        "resources": resources,
         "securityContext": security,
     }
 
@@ -149,6 +200,15 @@ MUTATION: Final[Mutation] = Mutation(
             default="10m",
             takes="duration, `0` = for ever",
             help="when it gives up",
+            modifies="precheck",
+        ),
+        Setting(
+            "precheck-resources",
+            checked,
+            off=None,
+            default="none",
+            takes="CPU/memory, such as `100m/64Mi`",
+            help="what its container requests, and its limits; the configuration's where not set",
             modifies="precheck",
         ),
     ),

@@ -18,6 +18,7 @@ from webhook.workload import (
     DAEMON_SET,
     DEPLOYMENT,
     Kind,
+    keeps_apart,
     pod_spec,
     rolling_update,
     strategy_type,
@@ -58,6 +59,11 @@ def is_zero(value: Any) -> bool:
     return _ZERO.fullmatch(value) is not None if isinstance(value, str) else value == 0
 
 
+def will_surge(draft: Draft, situation: Situation) -> bool:
+    """Tell whether the strategy becomes one where a new pod comes before an old one goes."""
+    return situation["strategy"].value == "surge" and _unfit(situation.kind, draft.root) is None
+
+
 def apply(draft: Draft, situation: Situation) -> None:
     """Let new pods come before old ones go."""
     if situation["strategy"].value != "surge":
@@ -77,10 +83,14 @@ def apply(draft: Draft, situation: Situation) -> None:
         draft.inject(max_unavailable, 0)
     if is_zero(default_surge if surge is None else surge):
         draft.inject(max_surge, 1)
-    if any("persistentVolumeClaim" in each for each in pod_spec(draft.root).get("volumes") or ()):
+    pod = pod_spec(draft.root)
+    if any("persistentVolumeClaim" in each for each in pod.get("volumes") or ()):
         draft.alert(
             "surge-with-volume", "strategy: surge waits for ever where a claim has one user"
         )
+    if keeps_apart(draft.root):
+        text = "strategy: surge waits for ever where a required anti-affinity leaves no free node"
+        draft.alert("surge-with-anti-affinity", text)
 
 
 def settle(draft: Draft, kind: Kind) -> None:
