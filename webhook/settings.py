@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from webhook.printable import printable
 from webhook.targets import masked, parse_duration, parse_target
 
 PREFIX: Final = "seamless-rollouts.dev/"
@@ -383,7 +384,7 @@ def _either(choices: tuple[str, ...]) -> str:
 
 def _shown(raw: Any) -> str:
     """Show a value in a message: quoted, on one line, and not without end."""
-    text = ascii(raw)
+    text = printable(ascii(raw))  # which commands of CI systems are, too
     text = f'"{text[1:-1]}"' if isinstance(raw, str) else text
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "\N{HORIZONTAL ELLIPSIS}"
 

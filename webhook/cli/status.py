@@ -30,6 +30,7 @@ from webhook.cluster.standings import PAGE, Counted, Gauges, Row, Survey, survey
 from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.config import Configuration
 from webhook.manifests import dump
+from webhook.printable import json_text, printable
 from webhook.settings import InvalidSettingError, is_label
 from webhook.standing import STATES
 
@@ -199,7 +200,7 @@ def _aligned(
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:
     cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-    return "   ".join([*cells, row[-1]]) + "\n"
+    return printable("   ".join([*cells, row[-1]])) + "\n"
 
 
 def _json(result: Survey, settings: Configuration, _namespace: str | None) -> Iterator[str]:
@@ -213,7 +214,7 @@ def _json(result: Survey, settings: Configuration, _namespace: str | None) -> It
 
 
 def _text(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    return json_text(orjson.dumps(value).decode())
 
 
 def _yaml(result: Survey, settings: Configuration, _namespace: str | None) -> Iterator[str]:
