@@ -3,9 +3,9 @@
     python scripts/audit.py PIP-AUDIT [--must-answer] [REQUIREMENTS ...]
 
 Exit status: 0 nothing is known, or, as it says then, nobody could be asked; 1 a vulnerability is
-known; with `--must-answer` also where a package was not answered for; 2 there is nothing to ask
-about. Without REQUIREMENTS every lock file is asked about: what builds and tests the image can change
-it, too.
+known; with `--must-answer` also where a package was not answered for; 2 there is no lock file.
+
+Without REQUIREMENTS every lock file is asked about: what builds and tests the image can change it.
 
 A package that the service does not know is passed over by pip-audit, which then finds "no known
 vulnerabilities": behind a mirror without that service this would be said of every package.
