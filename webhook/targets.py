@@ -140,6 +140,7 @@ def masked(text: str) -> str:
         shown = user + ":***"  # a password that lost its host, at a comma or a space in it
     shown, query, _ = shown.partition("?")
     shown = ascii(prefix + shown + ("?***" if query else ""))
+    shown = shown.replace("##", r"\x23\x23")  # "##vso[" commands a CI system that shows it
     return shown if len(shown) <= LONGEST_ECHO else shown[:LONGEST_ECHO] + "...'"
 
 

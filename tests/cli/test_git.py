@@ -76,6 +76,7 @@ CASES = [
     written(60),
     written(45, pre_stop_sleep="20s"),
     written(1),
+    written(0, pre_stop_sleep="20s"),
     written(deadline=50),
     written(30, 40, min_ready="25s"),
     workload("StatefulSet"),

@@ -67,6 +67,7 @@ BAD = [
     ("http://api/$(HOME)", "has '$'"),
     ("http://api/#top", "has '#'"),
     ("http://api/\u00e9", r"has '\xe9'"),
+    ("##vso[task.complete]", r"'\x23\x23vso[task.complete]' has '#'"),
     ("m\u00fcller:80", r"has '\xfc'"),
     ("\udcff", r"has '\udcff'"),
     ("http://api/\\", "has '\\\\'"),

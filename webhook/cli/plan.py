@@ -277,7 +277,7 @@ def _in_git(admission: Admission, decision: Decision, before: Json, after: Json)
     wrote, becomes = (_pod_spec(each).get(name) for each in (before, after))
     if becomes != wrote and decision.situation["shutdown-time"].value is None:
         gave = wrote if isinstance(wrote, int) else DEFAULT_GRACE_SECONDS
-        needs = duration(max(1, gave))
+        needs = duration(1 if gave < 0 else gave)  # as the API server has it
         with contextlib.suppress(InvalidSettingError):  # longer than the setting can say
             admission.table.parse("shutdown-time", needs)
             beside = f"the annotation {PREFIX}shutdown-time: {needs}"
@@ -386,8 +386,9 @@ def _yaml(plan: Plan, _settings: Configuration) -> None:
             changed.setdefault(id(each.document), []).append(each)
     for index, document in enumerate(plan.documents):
         content = document.content
-        text = _as_written(document)
-        for each in changed.get(id(document), ()):
+        patched = changed.get(id(document), ())
+        text = "" if patched else _as_written(document)
+        for each in patched:
             if each.item is None:
                 content = each.after
             else:

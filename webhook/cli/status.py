@@ -19,6 +19,7 @@ from webhook.cli.common import (
     UsageError,
     configuration,
     fail,
+    line,
     note,
     note_to_people,
     which_cluster,
@@ -263,7 +264,8 @@ def _export(options: Any, result: Survey, seconds: float) -> None:
     registry = CollectorRegistry()
     registry.register(Gauges(Counted(result.totals(), by_namespace, time.time(), seconds)))
     if options.metrics_file == "-":
-        sys.stdout.write(generate_latest(registry).decode())
+        for text in generate_latest(registry).decode().splitlines():
+            line(text)
     elif options.metrics_file:
         try:
             # By way of a file beside it: whoever reads it finds it whole.
