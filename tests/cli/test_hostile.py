@@ -402,6 +402,36 @@ def test_a_file_that_cannot_be_read_is_named(
         assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"scope: {'9' * 5000}",
+        f"precheck: {{runAsUser: 0x{'f' * 5000}}}",
+        f"defaults: {{min-ready: 0x{'f' * 5000}}}",
+        f"defaults: {{min-ready: {'9' * 3000}}}",
+        f"{'9' * 5000}: x",
+        "mode: 2026-13-45",
+        "mode: !!python/object:os.system x",
+        "mode: &a [*a]",
+        "kinds: [{? [a] : b}]",
+        'mode: "\\e[2J##vso[x]\\n::error::"',
+        "[" * 3000,
+        "\x1b",
+    ],
+)
+def test_no_configuration_ends_in_a_traceback(text: str, tmp_path: Path) -> None:
+    """It is one line that says where, what it was and what is right."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    code, out, err = ran("plan", f"--config={path}", "x")
+    assert (code, out) == (2, "")
+    assert err.startswith("seamless plan: ")
+    assert err.count("\n") == 1
+    assert "unexpected" not in err
+    assert len(err) < 1000
+    assert_safe(err)
+
+
 # --- what takes too much -------------------------------------------------------------------------
 
 
