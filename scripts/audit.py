@@ -3,7 +3,9 @@
     python scripts/audit.py PIP-AUDIT [--must-answer] [REQUIREMENTS ...]
 
 Exit status: 0 nothing is known, or, as it says then, nobody could be asked; 1 a vulnerability is
-known; with `--must-answer` also where a package was not answered for.
+known; with `--must-answer` also where a package was not answered for; 2 there is no lock file.
+
+Without REQUIREMENTS every lock file is asked about: what builds and tests the image can change it.
 
 A package that the service does not know is passed over by pip-audit, which then finds "no known
 vulnerabilities": behind a mirror without that service this would be said of every package.
@@ -14,9 +16,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-DEFAULT = ("requirements/runtime.txt",)
+from webhook.printable import printable
+
+LOCKS = Path(__file__).resolve().parents[1] / "requirements"
 _SECONDS = 300
 
 
@@ -25,10 +30,14 @@ def main(arguments: list[str]) -> int:
     must_answer = "--must-answer" in arguments
     program, *files = [each for each in arguments if not each.startswith("-")]
     status = 0
-    for path in files or DEFAULT:
+    files = files or [str(path) for path in sorted(LOCKS.glob("*.txt"))]
+    if not files:
+        sys.stderr.write(f"{LOCKS}: expected lock files, *.txt\n")
+        return 2
+    for path in files:
         found = ask(program, path)
         lines, vulnerable, unanswered = tell(path, found)
-        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
         if vulnerable or (unanswered and must_answer):
             status = 1
     return status
@@ -37,18 +46,21 @@ def main(arguments: list[str]) -> int:
 def ask(program: str, path: str) -> list[dict[str, Any]] | None:
     """Ask about every package of a file; none where nobody answers."""
     command = [program, "--require-hashes", "--disable-pip", "--progress-spinner=off"]
-    done = subprocess.run(  # noqa: S603 - the program that make installed
-        [*command, "--format=json", f"--requirement={path}"],
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
     try:
+        done = subprocess.run(  # noqa: S603 - the program that make installed
+            [*command, "--format=json", f"--requirement={path}"],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
         found: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        sys.stderr.write(f"pip-audit: {printable(str(error), 300)}\n")
+        return None
     except (json.JSONDecodeError, KeyError, TypeError):
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        sys.stderr.write(f"pip-audit: {last[0][:300]}\n")
+        sys.stderr.write(f"pip-audit: {printable(last[0], 300)}\n")
         return None
     return found
 

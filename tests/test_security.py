@@ -513,3 +513,24 @@ def test_an_audit_that_nobody_answered_is_no_audit(
     assert audit.main([str(program)]) == status
     assert said in capsys.readouterr().out
     assert audit.main([str(program), "--must-answer"]) == strictly
+
+
+def test_an_audit_asks_about_every_lock_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is added tomorrow, too; and a folder without any is no success."""
+    program = tmp_path / "pip-audit"
+    content = json.dumps({"dependencies": [KNOWN]})
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{content}\nEND\n", encoding="utf-8")
+    program.chmod(0o700)
+    assert audit.main([str(program)]) == 1
+    told = capsys.readouterr().out
+    locks = sorted(Path("requirements").glob("*.txt"))
+    assert len(locks) > 5
+    assert all(f"{path.resolve()}: a 1: CVE-1" in told for path in locks)
+    monkeypatch.setattr(audit, "LOCKS", tmp_path)
+    assert audit.main([str(program)]) == 2
+    (tmp_path / "new.txt").touch()
+    assert audit.main([str(program)]) == 1
+    assert audit.main([str(tmp_path / "none"), "--must-answer"]) == 1
+    assert "No such file" in capsys.readouterr().err

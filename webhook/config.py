@@ -20,6 +20,7 @@ from webhook import VERSION
 from webhook.settings import is_label
 
 SYSTEM_NAMESPACES: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})
+_MOST_SHOWN: Final = 200  # characters of a value
 DEFAULT_IMAGE: Final = f"ghcr.io/seamless-rollouts/seamless-rollouts:{VERSION}"
 
 
@@ -89,8 +90,9 @@ def parse(text: str, where: str) -> Configuration:
     except yaml.YAMLError as error:
         message = f"{where}: not YAML: {' '.join(str(error).split())}"
         raise ConfigurationError(message) from None
-    except RecursionError:
-        message = f"{where}: nested too deeply"
+    except (RecursionError, ValueError) as error:  # a number of too many digits, no such day
+        why = "nested too deeply" if isinstance(error, RecursionError) else f"not YAML: {error}"
+        message = f"{where}: {why}"
         raise ConfigurationError(message) from None
     if content is None:
         content = {}
@@ -102,12 +104,23 @@ def parse(text: str, where: str) -> Configuration:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        was = "" if first["type"] in ("extra_forbidden", "missing") else f": {first['input']!r}"
+        was = (
+            "" if first["type"] in ("extra_forbidden", "missing") else f": {_shown(first['input'])}"
+        )
         known = ", ".join(to_camel(name) for name in Configuration.model_fields)
         hint = f"unknown key; known are {known}" if len(first["loc"]) == 1 else "unknown key"
         what = hint if first["type"] == "extra_forbidden" else first["msg"]
         message = f"{where}: {key}{was}: {what}"
         raise ConfigurationError(message) from None
+
+
+def _shown(value: Any) -> str:
+    """Show a value in a message, as far as it helps to see it."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."
 
 
 def load(path: Path) -> Configuration:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import orjson
 
 from webhook.admission import Answer
+from webhook.printable import json_text, printable
 
 FORMATS: Final = ("text", "json")
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -49,9 +50,9 @@ class _Json(logging.Formatter):
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
         try:
-            return orjson.dumps(line).decode()
+            return json_text(orjson.dumps(line).decode())
         except orjson.JSONEncodeError:  # half a character, as in a file's name that is no UTF-8
-            return json.dumps(line)
+            return json_text(json.dumps(line))
 
 
 class _Text(logging.Formatter):
@@ -64,18 +65,12 @@ class _Text(logging.Formatter):
         dropped = getattr(record, "dropped", 0)
         if dropped:
             message += f" ({dropped} lines like this one were dropped before it)"
-        return _printable(message)
+        return printable(message)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - as in logging
         """Indent a stack: no line of it can look like a record."""
         stack = super().formatException(ei)
-        return "\n".join("    " + _printable(line) for line in stack.split("\n"))
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+        return "\n".join("    " + printable(line) for line in stack.split("\n"))
 
 
 def _word(value: Any) -> str:

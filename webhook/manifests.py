@@ -11,11 +11,13 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
+
+from webhook.printable import harmful, printable, yaml_text
 
 try:
     from yaml import CSafeDumper as _BaseDumper
@@ -24,9 +26,19 @@ except ImportError:  # pragma: no cover - PyYAML built without libyaml
     from yaml import SafeDumper as _BaseDumper  # type: ignore[assignment]
     from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]
 
-_MOST_NODES: Final = 5_000_000
+# What one file may hold. A cluster's whole inventory stays below; what nobody can have meant, and
+# what would take gigabytes to read, does not.
+MOST_BYTES: Final = 64 * 1024 * 1024
+_MOST_DOCUMENTS: Final = 100_000
+_MOST_VALUES: Final = 5_000_000
+_MOST_BY_ALIASES: Final = 16 * 1024 * 1024  # bytes, about, that aliases may add when written out
+_VALUE_BYTES: Final = 16  # of each value beside its text, in that count
 _DEEPEST: Final = 200
 _LONGEST_INTEGER: Final = 20  # characters: no 64-bit number has more
+_LONGEST_BINARY: Final = 66  # the same in binary, with its prefix
+_WIDTH: Final = 2**31 - 1  # of a written line: what is folded could begin a line with anything
+_TAG: Final = "tag:yaml.org,2002:"
+_MOST_SHOWN: Final = 100  # characters of a key or a number that a message names
 
 
 class ManifestError(ValueError):
@@ -58,28 +70,33 @@ def read(text: str, source: str) -> list[Document]:
     Raises:
         ManifestError: one of them cannot be read.
     """
+    if len(text) > MOST_BYTES:
+        message = f"{source}: longer than {MOST_BYTES} characters"
+        raise ManifestError(message)
     text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+    budget = _Budget()
     if text.lstrip().startswith("{"):
         with contextlib.suppress(json.JSONDecodeError):  # then it is YAML in flow style
             return list(_read_json(text, source))
+    parts = _split(text)
+    _few_documents(len(parts), source)
     return [
-        Document(source, number, part, _parse(part, f"{source}, document {number}"))
-        for number, part in enumerate(_split(text), 1)
+        Document(source, number, part, _parse(part, f"{source}, document {number}", budget))
+        for number, part in enumerate(parts, 1)
     ]
 
 
 def dump(content: Any) -> str:
-    """Write one YAML document, without a `---`."""
-    return str(
-        yaml.dump(
-            content,
-            Dumper=_Dumper,
-            sort_keys=False,
-            default_flow_style=False,
-            allow_unicode=True,
-            width=10_000,
-        )
+    """Write one YAML document, without a `---`, and without anything that is harmful to show."""
+    written = yaml.dump(
+        content,
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=False,
+        allow_unicode=True,
+        width=_WIDTH,
     )
+    return yaml_text(str(written))
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -99,25 +116,29 @@ def _split(text: str) -> list[str]:
     return parts[1:] if len(parts) > 1 and not parts[0].strip() else parts
 
 
-def _parse(text: str, place: str) -> Any:
+def _few_documents(number: int, source: str) -> None:
+    if number > _MOST_DOCUMENTS:
+        message = f"{source}: more than {_MOST_DOCUMENTS} documents"
+        raise ManifestError(message)
+
+
+class _Budget:
+    """What is left for one file: values, and bytes by aliases."""
+
+    def __init__(self) -> None:
+        self.values = _MOST_VALUES
+        self.by_aliases = _MOST_BY_ALIASES
+
+
+def _parse(text: str, place: str, budget: _Budget) -> Any:
     lines = (line.strip() for line in text.splitlines())
     if all(not line or line[0] in "#%" for line in lines):
         return None
-    loader = _Loader(text)
     try:
-        _shallow(text, place)
-        node = loader.get_single_node()
-        _bounded(node, place)
-        return None if node is None else loader.construct_document(node)
+        return _Composer(budget).document(yaml.parse(text, Loader=_BaseLoader))
     except yaml.YAMLError as error:
         message = f"{place}: {_in_one_line(error)}"
         raise ManifestError(message) from None
-    except (ValueError, RecursionError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else error
-        message = f"{place}: {why}"
-        raise ManifestError(message) from None
-    finally:
-        loader.dispose()
 
 
 def _in_one_line(error: yaml.YAMLError) -> str:
@@ -126,86 +147,222 @@ def _in_one_line(error: yaml.YAMLError) -> str:
     return where + str(getattr(error, "problem", None) or " ".join(str(error).split()))
 
 
-def _shallow(text: str, place: str) -> None:
-    """Refuse what is nested so deeply that libyaml's binding would run out of stack, and crash."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _DEEPEST:
-            message = f"{place}: nested more than {_DEEPEST} deep"
-            raise ManifestError(message)
+def _wrong(problem: str, event: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
 
 
-def _bounded(root: yaml.Node | None, place: str) -> None:
-    """Refuse what its aliases would blow up, and what holds itself."""
-    sizes: dict[int, int] = {}
+@dataclass(slots=True)
+class _Value:
+    """A value that is read, with what it takes when written out, and how deep it is."""
 
-    def size(node: yaml.Node, depth: int) -> int:
-        if isinstance(node, yaml.ScalarNode):
-            return 1
-        known = sizes.get(id(node))
-        if known == 0:
-            message = f"{place}: an alias holds itself"
-            raise ManifestError(message)
-        if known is not None:
-            return known
-        if depth > _DEEPEST:
-            message = f"{place}: nested more than {_DEEPEST} deep"
-            raise ManifestError(message)
-        sizes[id(node)] = 0
-        below: Any = node.value
-        if isinstance(node, yaml.MappingNode):
-            below = (each for pair in node.value for each in pair)
-        total = 1 + sum(size(each, depth + 1) for each in below)
-        if total > _MOST_NODES:
-            message = f"{place}: its aliases stand for more than {_MOST_NODES} values"
-            raise ManifestError(message)
-        sizes[id(node)] = total
-        return total
-
-    if root is not None:
-        size(root, 0)
+    content: Any
+    bytes: int = _VALUE_BYTES
+    height: int = 0
+    merge: bool = False  # a plain `<<`
 
 
-class _Loader(_BaseLoader):
-    """Reads scalars as go-yaml does."""
+class _Open:
+    """A collection that is being read."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
-        """Make a mapping whose keys are strings, each there once."""
-        self.flatten_mapping(node)
-        mapping: dict[str, Any] = {}
-        own: set[str] = set()
-        merged = len(node.value) - getattr(node, "own_keys", len(node.value))
-        for index, (key_node, value_node) in enumerate(node.value):
-            key = _key(self.construct_object(key_node, deep=True), key_node)
-            if key in own:
-                message = f'the key "{key}" comes twice'
-                raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
-            if index >= merged:
-                own.add(key)
-            mapping[key] = self.construct_object(value_node, deep=deep)
-        return mapping
+    def __init__(self, event: Any) -> None:
+        self.event = event
+        self.bytes = _VALUE_BYTES
+        self.height = 1
 
-    def flatten_mapping(self, node: Any) -> None:
-        """Merge `<<`, remembering how many keys the mapping wrote itself: those may not repeat."""
-        merges = sum(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value)
-        if merges:
-            node.own_keys = len(node.value) - merges
-        super().flatten_mapping(node)
+    def add(self, value: _Value, event: Any) -> None:
+        """Take the next value, which `event` began."""
+        self.bytes += value.bytes
+        self.height = max(self.height, value.height + 1)
+        self.take(value, event)
+
+    def take(self, value: _Value, event: Any) -> None:
+        """Keep it."""
+        raise NotImplementedError
+
+    def content(self) -> Any:
+        """Give all that was taken."""
+        raise NotImplementedError
 
 
-def _key(key: Any, node: Any) -> str:
+class _Sequence(_Open):
+    def __init__(self, event: Any) -> None:
+        super().__init__(event)
+        self._items: list[Any] = []
+
+    def take(self, value: _Value, event: Any) -> None:  # noqa: ARG002 - as in _Open
+        self._items.append(value.content)
+
+    def content(self) -> list[Any]:
+        return self._items
+
+
+class _Mapping(_Open):
+    """Its keys are strings, each there once; what is merged in gives way to what is written."""
+
+    def __init__(self, event: Any) -> None:
+        super().__init__(event)
+        self._own: dict[str, Any] = {}
+        self._merged: dict[str, Any] = {}
+        self._key: str | None = None
+        self._merging = False
+
+    def take(self, value: _Value, event: Any) -> None:
+        if self._merging:
+            self._merging = False
+            for each in _merged(value.content, event):
+                self._merged.update(each)
+        elif self._key is not None:
+            self._own[self._key] = value.content
+            self._key = None
+        elif value.merge:
+            self._merging = True
+        else:
+            key = _key(value.content, event)
+            if key in self._own:
+                raise _wrong(_twice(key), event)
+            self._own[key] = None
+            self._key = key
+
+    def content(self) -> dict[str, Any]:
+        return {**self._merged, **self._own} if self._merged else self._own
+
+
+def _merged(content: Any, event: Any) -> list[dict[str, Any]]:
+    """Give what `<<` merges, that which others give way to last."""
+    found = list(reversed(content)) if isinstance(content, list) else [content]
+    if not all(isinstance(each, dict) for each in found):
+        problem = "expected a mapping or a list of mappings for merging"
+        raise _wrong(problem, event)
+    return found
+
+
+class _Composer:
+    """Makes content of libyaml's events, in one loop and within bounds.
+
+    What is nested without end thus takes no stack, and what aliases would blow up is refused
+    before it is.
+    """
+
+    def __init__(self, budget: _Budget) -> None:
+        self._budget = budget
+        self._open: list[_Open] = []
+        self._anchors: dict[str, _Value | None] = {}  # none: it is being read
+        self._found: _Value | None = None
+
+    def document(self, events: Iterable[Any]) -> Any:
+        """Read the one document that there is.
+
+        Raises:
+            yaml.YAMLError: with the place, where there is one.
+        """
+        for event in events:
+            if isinstance(event, yaml.ScalarEvent):
+                self._count(event)
+                self._add(self._anchored(_scalar(event), event), event)
+            elif isinstance(event, yaml.AliasEvent):
+                self._add(self._alias(event), event)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                self._begin(event)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                ended = self._open.pop()
+                value = _Value(ended.content(), ended.bytes, ended.height)
+                self._add(self._anchored(value, ended.event), ended.event)
+            elif isinstance(event, yaml.DocumentStartEvent) and self._found is not None:
+                raise _wrong("expected one document, but found another", event)
+        return None if self._found is None else self._found.content
+
+    def _count(self, event: Any) -> None:
+        self._budget.values -= 1
+        if self._budget.values < 0:
+            problem = f"more than {_MOST_VALUES} values"
+            raise _wrong(problem, event)
+
+    def _begin(self, event: Any) -> None:
+        self._count(event)
+        mapping = isinstance(event, yaml.MappingStartEvent)
+        if event.tag not in (None, "!", _TAG + ("map" if mapping else "seq")):
+            raise _no_tag(event)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        self._open.append(_Mapping(event) if mapping else _Sequence(event))
+        self._shallow(0, event)
+
+    def _shallow(self, height: int, event: Any) -> None:
+        if len(self._open) + height > _DEEPEST:
+            problem = f"nested more than {_DEEPEST} deep"
+            raise _wrong(problem, event)
+
+    def _anchored(self, value: _Value, event: Any) -> _Value:
+        if event.anchor is not None:
+            self._anchors[event.anchor] = value
+        return value
+
+    def _alias(self, event: Any) -> _Value:
+        name = event.anchor
+        if name not in self._anchors:
+            problem = f"an alias of {printable(name, _MOST_SHOWN)}, which is nowhere before it"
+            raise _wrong(problem, event)
+        value = self._anchors[name]
+        if value is None:
+            raise _wrong("an alias holds itself", event)
+        self._shallow(value.height, event)
+        self._budget.by_aliases -= value.bytes
+        if self._budget.by_aliases < 0:
+            problem = f"its aliases stand for more than {_MOST_BY_ALIASES} bytes"
+            raise _wrong(problem, event)
+        return value
+
+    def _add(self, value: _Value, event: Any) -> None:
+        if self._open:
+            self._open[-1].add(value, event)
+        else:
+            self._found = value
+
+
+def _scalar(event: Any) -> _Value:
+    """Read a scalar as go-yaml does."""
+    text, tag = event.value, event.tag
+    size = _VALUE_BYTES + len(text)
+    if tag in (None, "!"):
+        plain = event.implicit[0]
+        if plain and text == "<<":
+            return _Value(text, size, merge=True)
+        tag = _resolved(text) if plain else "str"
+    elif tag.startswith(_TAG):
+        tag = tag.removeprefix(_TAG)
+    construct = _CONSTRUCTORS.get(tag)
+    if construct is None:
+        raise _no_tag(event)
+    try:
+        return _Value(construct(text), size)
+    except ValueError as error:
+        raise _wrong(str(error), event) from None
+
+
+def _resolved(text: str) -> str:
+    first = text[:1]
+    for tag, pattern, characters in _RESOLVERS:
+        if first in characters and pattern.match(text):
+            return tag
+    return "str"
+
+
+def _no_tag(event: Any) -> yaml.YAMLError:
+    return _wrong(f"the tag {printable(event.tag, _MOST_SHOWN)} means nothing here", event)
+
+
+def _twice(key: str) -> str:
+    return f'the key "{printable(key, _MOST_SHOWN)}" comes twice'
+
+
+def _key(key: Any, event: Any) -> str:
     if isinstance(key, str):
         return key
     if isinstance(key, bool):
         return "true" if key else "false"
     if isinstance(key, int | float):
         return json.dumps(key)
-    message = "a key is no string"
-    raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+    raise _wrong("a key is no string", event)
 
 
 _TRUE: Final = ("y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE")
@@ -216,69 +373,61 @@ _INTEGER = re.compile(
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z", re.ASCII)
 _INFINITE = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 _RESOLVERS: Final = (
-    ("bool", re.compile(rf"(?:{'|'.join(_TRUE + _FALSE)})\Z"), "yYnNtTfFoO"),
-    ("null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
-    ("int", _INTEGER, "-+0123456789"),
-    ("float", _FLOAT, "-+.0123456789"),
-    ("float", _INFINITE, "-+."),
-    ("merge", re.compile(r"<<\Z"), "<"),
+    ("bool", re.compile(rf"(?:{'|'.join(_TRUE + _FALSE)})\Z"), tuple("yYnNtTfFoO")),
+    ("null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ("~", "n", "N", "")),
+    ("int", _INTEGER, tuple("-+0123456789")),
+    ("float", _FLOAT, tuple("-+.0123456789")),
+    ("float", _INFINITE, tuple("-+.")),
 )
 
 
-def _bool(_loader: Any, node: Any) -> bool:
-    return node.value in _TRUE
+def _bool(text: str) -> bool:
+    if text not in _TRUE + _FALSE:
+        message = f"{printable(text, _MOST_SHOWN)} is neither true nor false"
+        raise ValueError(message)
+    return text in _TRUE
 
 
-def _int(_loader: Any, node: Any) -> int | float:
-    text = node.value.replace("_", "")
-    sign, digits = (text[0], text[1:]) if text[0] in "-+" else ("", text)
-    if digits[:2] in ("0b", "0o", "0x"):
-        number = int(digits, 0)
-    elif len(digits) > 1 and digits[0] == "0":
-        number = int(digits, 8)
-    elif len(digits) > _LONGEST_INTEGER:
-        return _finite(text, node)
-    else:
-        number = int(digits)
-    number = -number if sign == "-" else number
-    return number if -(2**63) <= number < 2**64 else float(number)
+def _integer(text: str) -> int | float | str:
+    """Read an integer of 64 bits; a longer one in decimal digits is a fraction, else it is text."""
+    digits = text.replace("_", "")
+    if not _INTEGER.match(digits):
+        message = f"{printable(text, _MOST_SHOWN)} is no number"
+        raise ValueError(message)
+    if len(digits) <= _LONGEST_BINARY:
+        bare = digits.lstrip("+-")
+        number = int(bare, 8 if bare[0] == "0" and bare.isdecimal() else 0)
+        number = -number if digits[0] == "-" else number
+        if -(2**63) <= number < 2**64:
+            return number
+    return _finite(digits) if _FLOAT.match(digits) else text
 
 
-def _float(_loader: Any, node: Any) -> float:
-    return _finite(node.value, node)
-
-
-def _finite(text: str, node: Any) -> float:
+def _finite(text: str) -> float:
     """Read a number that JSON has: neither infinity nor what is too large for anything else."""
-    if _INFINITE.match(text) or math.isinf(number := float(text)):
-        message = f"{text} is no number that JSON has"
-        raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+    if not _FLOAT.match(text) or math.isinf(number := float(text)):
+        message = f"{printable(text, _MOST_SHOWN)} is no number that JSON has"
+        raise ValueError(message)
     return number
 
 
-def _other(_loader: Any, node: Any) -> Any:
-    message = f"the tag {node.tag} means nothing here"
-    raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
-
-
-_Loader.yaml_implicit_resolvers = {}  # none of PyYAML's own
-for _tag, _pattern, _first in _RESOLVERS:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
-_Loader.add_constructor("tag:yaml.org,2002:bool", _bool)
-_Loader.add_constructor("tag:yaml.org,2002:int", _int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _float)
-for _tag in ("binary", "timestamp", "omap", "pairs", "set"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _other)
-_Loader.add_constructor(None, _other)
+_CONSTRUCTORS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "str": str,
+    "bool": _bool,
+    "int": _integer,
+    "float": _finite,
+    "null": lambda _text: None,
+}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        message = f'the key "{twice}" comes twice'
-        raise ValueError(message)
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(_twice(key))
+            seen.add(key)
     return found
 
 
@@ -289,13 +438,14 @@ def _no_number(name: str) -> float:
 
 def _fraction(text: str) -> float:
     number = float(text)
-    return _no_number(text) if math.isinf(number) else number
+    return _no_number(printable(text, _MOST_SHOWN)) if math.isinf(number) else number
 
 
 def _whole(text: str) -> float:
     return int(text) if len(text) <= _LONGEST_INTEGER else _fraction(text)
 
 
+_SPACE: Final = re.compile(r"\s*")
 _JSON: Final = json.JSONDecoder(
     object_pairs_hook=_once, parse_constant=_no_number, parse_float=_fraction, parse_int=_whole
 )
@@ -303,15 +453,13 @@ _JSON: Final = json.JSONDecoder(
 
 def _read_json(text: str, source: str) -> Iterator[Document]:
     at, number = 0, 0
-    while True:
-        while at < len(text) and text[at].isspace():
-            at += 1
-        if at == len(text):
-            return
+    while (at := _SPACE.match(text, at).end()) < len(text):  # type: ignore[union-attr]
         number += 1
+        _few_documents(number, source)
         try:
             content, end = _JSON.raw_decode(text, at)
-            if "\\u" in text[at:end]:  # half a character can be read, but never be written
+            _check_depth(content)
+            if text.find("\\u", at, end) >= 0:  # half a character can be read, never be written
                 json.dumps(content, ensure_ascii=False).encode()
         except json.JSONDecodeError:
             raise
@@ -321,6 +469,23 @@ def _read_json(text: str, source: str) -> Iterator[Document]:
             raise ManifestError(message) from None
         yield Document(source, number, text[at:end] + "\n", content)
         at = end
+
+
+def _check_depth(content: Any) -> None:
+    """Go down a level at a time: what is decoded in C may be deeper than this stack."""
+    level = [content]
+    for _ in range(_DEEPEST + 1):
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                below.extend(value for value in each.values() if isinstance(value, dict | list))
+            elif isinstance(each, list):
+                below.extend(value for value in each if isinstance(value, dict | list))
+        if not below:
+            return
+        level = below
+    message = f"nested more than {_DEEPEST} deep"
+    raise ValueError(message)
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -334,13 +499,15 @@ class _Dumper(_BaseDumper):
         return True
 
 
-for _tag, _pattern, _first in _RESOLVERS:
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
+for _tag, _pattern, _first in (*_RESOLVERS, ("merge", re.compile(r"<<\Z"), ("<",))):
+    _Dumper.add_implicit_resolver(_TAG + _tag, _pattern, list(_first))
 
 
 def _text(dumper: Any, text: str) -> Any:
     style = "|" if "\n" in text.strip("\n") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    if "\r" in text or harmful(text):
+        style = '"'  # where it can be escaped
+    return dumper.represent_scalar(_TAG + "str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)

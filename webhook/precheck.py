@@ -26,8 +26,10 @@ if not __package__:  # run as a file, perhaps with -I: the package's folder is n
 from webhook.targets import (
     NotUpError,
     Target,
+    authority,
     http_location,
     http_request,
+    link_local,
     masked,
     numeric_host,
     parse_duration,
@@ -71,6 +73,7 @@ Wait until the targets are up. A target is one of
   host:port, tcp://host:port  accepts a connection
   http://..., https://...     answers below 400 (redirects are followed)
   https+insecure://...        the same, whatever its certificate
+  grpc://host:port[/service]  says SERVING by the gRPC health protocol, without TLS
 
 options:
   --require all|any|majority|N  how many must be up (all)
@@ -94,6 +97,7 @@ STAGGER = 0.25  # seconds from one of a name's addresses to the next (RFC 8305)
 SUMMARY_INTERVAL = 10.0  # seconds from one line of what is missing to the next
 MAX_MISSING = 3500  # characters of its list; the kubelet keeps 4,096 bytes of a termination message
 NEVER = float("inf")
+NO_ANSWER = "connected, no answer in time"
 
 
 class Options:
@@ -294,6 +298,11 @@ class Precheck:
         hop, seen = target, {target}
         while True:
             addresses = yield from self._addresses(hop.host)
+            if hop is not target:
+                # Whoever sends us there does not have the rights that we have there.
+                addresses = [each for each in addresses if not link_local(each[0], str(each[1][0]))]
+                if not addresses:
+                    raise NotUpError("redirects to a link-local address")
             if hop.kind == "dns":
                 return
             location = yield from self._race(hop, addresses)
@@ -363,6 +372,9 @@ class Precheck:
             yield from _connect(connection, (peer[0], hop.port, *peer[2:]))
             if hop.kind == "tcp":
                 return b""
+            if hop.kind == "grpc":
+                yield from _check_health(connection, hop)
+                return b""
             if hop.kind != "http":
                 import socket  # ssl needs its class, and brings it along anyway
 
@@ -376,14 +388,8 @@ class Precheck:
                 )
                 why = "TLS handshake timed out"
                 yield from _when_ready(connection, select.POLLIN, why, secured.do_handshake)
-            why = "connected, no answer in time"
-            request = http_request(hop)
-            while request:
-                sent = yield from _when_ready(
-                    connection, select.POLLOUT, why, connection.send, request
-                )
-                request = request[sent:]
-            return (yield from _read_answer(connection, why))
+            yield from _send(connection, http_request(hop))
+            return (yield from _read_answer(connection))
         finally:
             connection.close()
 
@@ -425,11 +431,34 @@ def _connect(
         raise ConnectionRefusedError
 
 
-def _read_answer(connection: _socket.socket, why: str) -> Conversation[bytes]:
+def _send(connection: _socket.socket, content: bytes) -> Conversation[None]:
+    while content:
+        sent = yield from _when_ready(
+            connection, select.POLLOUT, NO_ANSWER, connection.send, content
+        )
+        content = content[sent:]
+
+
+def _receive(connection: _socket.socket) -> Conversation[bytes]:
+    return (yield from _when_ready(connection, select.POLLIN, NO_ANSWER, connection.recv, 4096))
+
+
+def _check_health(connection: _socket.socket, hop: Target) -> Conversation[None]:
+    """Ask a gRPC server for its health, or that of a service of it."""
+    from webhook.grpc_health import HealthCheck  # seldom needed
+
+    check = HealthCheck(authority(hop), hop.path)
+    yield from _send(connection, check.request)
+    while not check.up:
+        chunk = yield from _receive(connection)
+        yield from _send(connection, check.receive(chunk))
+
+
+def _read_answer(connection: _socket.socket) -> Conversation[bytes]:
     """Read an answer up to its body, interim answers (1xx) aside, and judge it."""
     head, received = b"", 0
     while True:
-        chunk = yield from _when_ready(connection, select.POLLIN, why, connection.recv, 4096)
+        chunk = yield from _receive(connection)
         received += len(chunk)
         if received > MAX_HEAD:
             message = f"answers with a head of over {MAX_HEAD} bytes"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import orjson
 
+from webhook.printable import printable
 from webhook.undecoded import OldObject, spec_of, workload_of
 from webhook.workload import CONTAINER_KEYS, mapping
 
@@ -335,7 +336,9 @@ def warning_text(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return printable(text)  # no commands of CI systems either
 
 
 def _few(warnings: Sequence[str]) -> Sequence[str]:

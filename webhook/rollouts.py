@@ -124,7 +124,8 @@ def _of_rollout(workload: Json, status: Json) -> Progress:
     """Read the phase that Argo Rollouts itself computes; it writes what it observed as text."""
     metadata = mapping(workload.get("metadata"))
     observed = str(status.get("observedGeneration") or "")
-    if observed.isdecimal() and int(observed) != _number(metadata.get("generation")):
+    # No generation has more digits; Python refuses to read thousands.
+    if observed[:20].isdecimal() and int(observed[:20]) != _number(metadata.get("generation")):
         return Progress("its controller has yet to notice the change")
     phase = str(status.get("phase") or "unknown")
     message = str(status.get("message") or "")
@@ -302,7 +303,7 @@ def patience(kind: Kind, workload: Json) -> int:
     return deadline + max(0, grace_seconds(workload)) + pause + _SLACK_SECONDS
 
 
-_DURATION: Final = re.compile(r"(\d+)([smh]?)")
+_DURATION: Final = re.compile(r"(?<!\d)(\d{1,9})(?!\d)([smh]?)", re.ASCII)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from webhook.printable import printable
 from webhook.targets import masked, parse_duration, parse_target
 
 PREFIX: Final = "seamless-rollouts.dev/"
@@ -438,6 +439,7 @@ def _shown(raw: Any) -> str:
         text = "a mapping" if isinstance(raw, dict) else "a list"
     else:
         text = ascii(raw)
+    text = printable(text)  # which commands of CI systems are, too
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + _CUT
 
 

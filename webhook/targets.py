@@ -17,6 +17,8 @@ LONGEST_ECHO = 200  # characters of a malformed value that an error shows
 LAST_PORT = 65535
 
 _PORTS = {"http": 80, "https": 443, "https+insecure": 443}
+_REDIRECT_SCHEMES = frozenset({"http", "https"})  # never one that trusts any certificate
+_SCHEMES = frozenset({*_PORTS, "dns", "tcp", "grpc"})
 _REDIRECTS = frozenset({b"301", b"302", b"303", b"307", b"308"})
 _DIGITS = frozenset("0123456789")
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
@@ -25,6 +27,17 @@ _HOST_AND_PORT = _LABEL | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ.:[]")
 # What RFC 3986 lets a URL hold, less the comma, which separates targets, and the dollar sign: the
 # kubelet expands $(NAME) in a container's arguments. A fragment is never sent: no '#' either.
 _TARGET = _HOST_AND_PORT | frozenset("~/?@!&'()*+;=%")
+_SERVICE = _LABEL | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ./")
+
+# Where a cloud's metadata service listens under IPv6, as under 169.254.169.254: AWS, Google Cloud.
+_METADATA = (b"\xfd\x00\x0e\xc2", b"\xfd\x20\x00\xce")
+# What carries an IPv4 address in an IPv6 one: mapped, compatible, translated (RFC 6052), 6to4.
+_CARRYING_IPV4 = (
+    (bytes(10) + b"\xff\xff", 12),
+    (bytes(12), 12),
+    (b"\x00\x64\xff\x9b" + bytes(8), 12),
+    (b"\x20\x02", 2),
+)
 
 
 class NotUpError(Exception):
@@ -35,8 +48,9 @@ class Target:
     """One thing to wait for. Two that mean the same are equal, however they are spelt.
 
     `text` is what was given, credentials and all; `str()` and `repr()` mask those. `kind` is `dns`,
-    `tcp`, `http`, `https` or `https+insecure`; `host` is in lower case, an IPv6 address without its
-    brackets; `port` is None only for `dns`; `path` holds the query too.
+    `tcp`, `http`, `https`, `https+insecure` or `grpc`; `host` is in lower case, an IPv6 address
+    without its brackets; `port` is None only for `dns`; `path` holds the query too, for `grpc` the
+    service.
     """
 
     __slots__ = ("credentials", "host", "kind", "path", "port", "text")
@@ -119,7 +133,7 @@ def parse_duration(text: str, longest: int = LONGEST_DURATION) -> int:
 def masked(text: str) -> str:
     """Quote a malformed value: ASCII, of bounded length, without what may be a secret."""
     scheme, separator, rest = text.partition("://")
-    prefix = scheme + separator if scheme.lower() in {*_PORTS, "dns", "tcp"} else ""
+    prefix = scheme + separator if scheme.lower() in _SCHEMES else ""
     shown = text[len(prefix) :]
     _, at, host = shown.rpartition("@")
     user, colon, port = rest.partition(":")
@@ -129,6 +143,7 @@ def masked(text: str) -> str:
         shown = user + ":***"  # a password that lost its host, at a comma or a space in it
     shown, query, _ = shown.partition("?")
     shown = ascii(prefix + shown + ("?***" if query else ""))
+    shown = shown.replace("##", r"\x23\x23")  # "##vso[" commands a CI system that shows it
     return shown if len(shown) <= LONGEST_ECHO else shown[:LONGEST_ECHO] + "...'"
 
 
@@ -148,13 +163,22 @@ def _parse_target(text: str) -> Target:
     scheme, rest = (scheme.lower(), rest) if separator else ("", text)
     if scheme in _PORTS:
         return _parse_url(text, scheme, rest)
-    if separator and scheme not in {"dns", "tcp"}:
-        raise ValueError("has an unknown scheme; use dns, tcp, http, https or https+insecure")
+    if separator and scheme not in _SCHEMES:
+        raise ValueError("has an unknown scheme; use dns, tcp, http, https, https+insecure or grpc")
+    service = ""
+    if scheme == "grpc":
+        rest, slash, service = rest.partition("/")
+        if not _SERVICE.issuperset(service) or (slash and not service):
+            raise ValueError("has no valid service; use a name such as shop.v1.Orders, or none")
     if not _HOST_AND_PORT.issuperset(rest):
         raise ValueError("is more than a host and a port; a URL begins with http:// or https://")
     host, port = _split_port(rest)
     if (scheme == "dns" and port) or (scheme == "tcp" and not port):
         raise ValueError("has the wrong scheme; dns:// takes no port, tcp:// needs one")
+    if scheme == "grpc":
+        if not port:
+            raise ValueError("has no port; write grpc://host:port or grpc://host:port/service")
+        return Target(text, scheme, host, port, path=service)
     return Target(text, "tcp" if port else "dns", host, port)
 
 
@@ -213,6 +237,22 @@ def numeric_host(family: int, text: str) -> str:
         return ""
 
 
+def link_local(family: int, text: str) -> bool:
+    """Tell whether an address is link-local, or one of a cloud's metadata service.
+
+    What listens there is the node's or the cloud's, and hands out credentials to whoever asks.
+    """
+    packed = _socket.inet_pton(family, text.partition("%")[0])
+    if family == _socket.AF_INET6:
+        if packed[0] == 0xFE and packed[1] & 0xC0 == 0x80:  # noqa: PLR2004 - fe80::/10
+            return True
+        if packed.startswith(_METADATA):
+            return True
+        carried = [at for prefix, at in _CARRYING_IPV4 if packed.startswith(prefix)]
+        packed = packed[carried[0] :] if carried else b""
+    return packed.startswith(b"\xa9\xfe")  # 169.254.0.0/16
+
+
 def http_request(hop: Target) -> bytes:
     """Give the GET request for a URL."""
     login = ""
@@ -224,14 +264,15 @@ def http_request(hop: Target) -> bytes:
         pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
         login = f"Authorization: Basic {b64encode(pair).decode()}\r\n"
     return (
-        f"GET {hop.path} HTTP/1.1\r\nHost: {_authority(hop)}\r\nUser-Agent: seamless-precheck\r\n"
+        f"GET {hop.path} HTTP/1.1\r\nHost: {authority(hop)}\r\nUser-Agent: seamless-precheck\r\n"
         f"Accept: */*\r\nConnection: close\r\n{login}\r\n"
     ).encode()
 
 
-def _authority(hop: Target) -> str:
+def authority(hop: Target) -> str:
+    """Give the host as a request names it, with its port where that is unusual."""
     host = f"[{hop.host}]" if ":" in hop.host else hop.host.removesuffix(".")
-    return host if hop.port == _PORTS[hop.kind] else f"{host}:{hop.port}"
+    return host if hop.port == _PORTS.get(hop.kind) else f"{host}:{hop.port}"
 
 
 def http_location(head: bytes) -> bytes:
@@ -264,20 +305,23 @@ def redirected(target: Target, hop: Target, location: bytes) -> Target:
 
     sent = location.partition(b"#")[0].decode("latin-1")
     escaped = "".join(c if c in _TARGET or c in ",$" else f"%{ord(c):02X}" for c in sent)
-    origin = f"{hop.kind.partition('+')[0]}://{_authority(hop)}"
+    origin = f"{hop.kind.partition('+')[0]}://{authority(hop)}"
     try:
         scheme, _, rest = urljoin(origin + hop.path, escaped).partition("://")
         scheme = scheme.lower()
-        if scheme == "https" and target.kind == "https+insecure":
-            scheme = target.kind
-        found = _parse_url("", scheme, rest)
-    except (KeyError, ValueError):
-        raise NotUpError("redirects to what is no valid http or https URL") from None
+        insecure = scheme == "https" and target.kind == "https+insecure"
+        known = scheme in _REDIRECT_SCHEMES
+        found = _parse_url("", target.kind if insecure else scheme, rest) if known else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise NotUpError("redirects to what is no valid http or https URL")
+    scheme = found.kind
     if scheme == "http" and hop.kind != "http":
         raise NotUpError("redirects from https to http")
     same = (found.kind, found.host, found.port) == (target.kind, target.host, target.port)
     return Target(
-        f"{scheme}://{_authority(found)}{found.path}",
+        f"{scheme}://{authority(found)}{found.path}",
         scheme,
         found.host,
         found.port,

@@ -265,7 +265,10 @@ def test_an_exclusion_that_excludes_nothing_is_told(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-concurrent", "0"], "--max-concurrent: expected a number from 1 to 100, not '0'"),
+        (
+            ["--max-concurrent", "0"],
+            "--max-concurrent: expected a whole number from 1 to 100, not '0'",
+        ),
         (["--pause-between", "soon"], "--pause-between: 'soon': "),
         (["--window", "22-6"], "--window: expected two times of day such as 22:00-06:00"),
         (["--window", "25:00-06:00"], "--window: expected two times of day"),

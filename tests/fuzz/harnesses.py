@@ -44,6 +44,7 @@ from tests.decision.test_hostile import rich
 from tests.decision.validation import complaints
 from tests.fuzz.choices import Choices, dumps, garbled, mutate
 from tests.fuzz.oracles import check_answer, check_line, check_places, check_settled
+from tests.test_printable import assert_safe
 from webhook import config, manifests, precheck
 from webhook.admission import Admission
 from webhook.cluster.client import ApiError
@@ -596,7 +597,9 @@ def manifest(data: bytes) -> None:
         check_line(_in_one_line(error), len(text) + 500)
         return
     for document in documents:
-        again = manifests.read(manifests.dump(document.content), "again")
+        written = manifests.dump(document.content)
+        assert_safe(written)
+        again = manifests.read(written, "again")
         assert [each.content for each in again] == [document.content]
 
 
@@ -759,7 +762,8 @@ def plan(data: bytes) -> None:
             status = command.main(["-o", output, "file"])
     finally:
         command.read_text = previous
-    out.getvalue().encode()
+    assert_safe(out.getvalue())
+    assert_safe(err.getvalue())
     assert status in {0, 1, 2}
     if status == 2:
         assert err.getvalue().count("\n") == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ipaddress
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.precheck.servers import Authority, answer, answering, handling, hanging
-from webhook.targets import NotUpError, http_location, http_request, parse_target, redirected
+from webhook import precheck
+from webhook.targets import (
+    NotUpError,
+    http_location,
+    http_request,
+    link_local,
+    parse_target,
+    redirected,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -209,6 +219,13 @@ def test_a_location_is_followed_as_a_browser_would(
         ("http://api/", b"http://[::1", "redirects to what is no valid http or https URL"),
         ("http://api/", b"http://a:b", "redirects to what is no valid http or https URL"),
         ("http://api/", b"dns://api", "redirects to what is no valid http or https URL"),
+        ("http://api/", b"ftp://api:21/", "redirects to what is no valid http or https URL"),
+        ("http://api/", b"x://api:1", "redirects to what is no valid http or https URL"),
+        ("http://api/", b"grpc://api:1", "redirects to what is no valid http or https URL"),
+        ("http://api/", b"tcp://api:1", "redirects to what is no valid http or https URL"),
+        ("https://api/", b"https+insecure://a", "redirects to what is no valid http or https URL"),
+        ("https://api/", b"HTTPS+INSECURE://a:1", "redirects to what is no valid http or https"),
+        ("https+insecure://a/", b"https+insecure://b/", "redirects to what is no valid http or"),
     ],
 )
 def test_a_location_that_leads_nowhere_good_is_a_reason(
@@ -246,6 +263,108 @@ def test_a_redirect_to_a_server_that_is_down_is_not_up(first_reason: FirstReason
     """What counts is where it leads."""
     with answering(answer(301, "Location: http://no-such-name/")) as server:
         assert first_reason(f"http://127.0.0.1:{server.port}") == "name does not resolve"
+
+
+LINK_LOCAL = [
+    "169.254.169.254",
+    "169.254.0.0",
+    "169.254.255.255",
+    "fe80::1",
+    "febf:ffff::1",
+    "fe80::1%eth0",
+    "::ffff:169.254.169.254",
+    "::169.254.169.254",
+    "64:ff9b::169.254.169.254",
+    "2002:a9fe:a9fe::1",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+]
+ELSEWHERE = [
+    "127.0.0.1",
+    "169.253.255.255",
+    "169.255.0.0",
+    "10.169.254.1",
+    "::1",
+    "::",
+    "fec0::1",
+    "fd00::1",
+    "fd12:3456:789a::169.254.1.1",
+    "2001:db8:a9fe::a9fe",
+    "::ffff:10.0.0.1",
+    "64:ff9b::8.8.8.8",
+    "2002:808:808::a9fe",
+]
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@pytest.mark.parametrize("address", LINK_LOCAL)
+def test_a_redirect_to_a_link_local_address_is_never_followed(
+    first_reason: FirstReason, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by the address itself nor by a name of it: what is there gives out credentials."""
+    connected: list[object] = []
+    connect = precheck._connect
+
+    def note(connection: Any, peer: Any) -> Any:
+        connected.append(peer[0])
+        return connect(connection, peer)
+
+    monkeypatch.setattr(precheck, "_connect", note)
+    literal = f"[{address}]" if ":" in address else address
+    hosts = ["metadata.test"] if "%" in address else [literal, "metadata.test"]
+    for host in hosts:
+        with answering(answer(302, f"Location: http://{host}/latest/meta-data/")) as server:
+            reason = first_reason(
+                f"http://127.0.0.1:{server.port}",
+                lambda _name: [(_family(address), (address, 0))],
+            )
+        assert reason == "redirects to a link-local address"
+    assert set(connected) == {"127.0.0.1"}
+
+
+def test_of_the_addresses_of_a_name_only_the_link_local_ones_are_passed_over(run: Run) -> None:
+    """A redirect leads to the others."""
+    with answering(answer(200)) as there:
+        addresses = [(socket.AF_INET, (each, 0)) for each in ("169.254.169.254", "127.0.0.1")]
+        with answering(answer(302, f"Location: http://both.test:{there.port}/")) as server:
+            assert run(f"http://127.0.0.1:{server.port}", resolve=lambda _name: addresses).up
+        assert len(there.requests) == 1
+
+
+def test_a_link_local_target_that_the_user_names_is_asked(
+    first_reason: FirstReason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node's own DNS listens there, and no stranger asks for it."""
+
+    def refuse(_connection: Any, peer: Any) -> Any:
+        assert peer == ("169.254.20.10", 8080)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(precheck, "_connect", refuse)
+    assert first_reason("http://169.254.20.10:8080/health") == "refused"
+
+
+@pytest.mark.parametrize("address", ELSEWHERE)
+def test_other_addresses_are_not_link_local(address: str) -> None:
+    """Close as they may look."""
+    assert not link_local(_family(address), address)
+
+
+@settings(deadline=None, derandomize=True, database=None, max_examples=400)
+@given(st.ip_addresses())
+def test_link_local_is_what_the_standard_library_says(address: Any) -> None:
+    """But for addresses that carry one of IPv4, and those of clouds."""
+    wanted = address.is_link_local
+    if address.version == 6:
+        low = ipaddress.ip_address(int(address) & 0xFFFFFFFF)
+        carried = address.ipv4_mapped or address.sixtofour or (int(address) < 2**32 and low)
+        translated = int(address) >> 32 == 0x64FF9B << 64 and low
+        wanted |= any(each.is_link_local for each in (carried, translated) if each)
+        wanted |= int(address) >> 96 in {0xFD000EC2, 0xFD2000CE}
+    assert link_local(_family(str(address)), str(address)) is wanted
 
 
 def test_redirects_in_a_circle_are_told(first_reason: FirstReason) -> None:

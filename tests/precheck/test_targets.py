@@ -39,6 +39,9 @@ GOOD = [
     ("https://api", "https", "api", 443, "/"),
     ("https://[::1]:8443/%7Euser", "https", "::1", 8443, "/%7Euser"),
     ("https+insecure://api:6443/readyz", "https+insecure", "api", 6443, "/readyz"),
+    ("grpc://api:9000", "grpc", "api", 9000, ""),
+    ("GRPC://API:9000/shop.v1.Orders", "grpc", "api", 9000, "shop.v1.Orders"),
+    ("grpc://[::1]:9000/a/b", "grpc", "::1", 9000, "a/b"),
 ]
 
 
@@ -64,6 +67,7 @@ BAD = [
     ("http://api/$(HOME)", "has '$'"),
     ("http://api/#top", "has '#'"),
     ("http://api/\u00e9", r"has '\xe9'"),
+    ("##vso[task.complete]", r"'\x23\x23vso[task.complete]' has '#'"),
     ("m\u00fcller:80", r"has '\xfc'"),
     ("\udcff", r"has '\udcff'"),
     ("http://api/\\", "has '\\\\'"),
@@ -77,6 +81,14 @@ BAD = [
     ("user@host:80", "more than a host and a port"),
     ("tcp://host:80/", "more than a host and a port"),
     ("dns://host:80", "dns:// takes no port"),
+    ("grpc://host", "has no port; write grpc://host:port"),
+    ("grpc://host/x", "has no port"),
+    ("grpc://host:9000/", "no valid service"),
+    ("grpc://host:9000/a?b", "no valid service"),
+    ("grpc://host:9000/a%20b", "no valid service"),
+    ("grpc://user@host:9000", "more than a host and a port"),
+    ("grpc://host:9000?x", "more than a host and a port"),
+    ("grpc://:9000", "no valid host"),
     ("tcp://host", "tcp:// needs one"),
     ("host:", "no valid port"),
     ("host:0", "no valid port"),

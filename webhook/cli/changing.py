@@ -22,10 +22,13 @@ from webhook.cli.common import (
     UsageError,
     configuration,
     fail,
+    line,
     note,
     note_to_people,
+    quoted,
     which_cluster,
     which_workloads,
+    whole_number,
 )
 from webhook.cluster.backfill import (
     Care,
@@ -44,6 +47,7 @@ from webhook.cluster.installed import Installed, current_namespace, installed, r
 from webhook.cluster.workloads import Namespaces, Workloads
 from webhook.config import Configuration
 from webhook.estimate import duration
+from webhook.printable import json_text, printable
 from webhook.rollouts import Change, Progress, Window, least_total, window
 from webhook.settings import InvalidSettingError, is_label, is_subdomain
 from webhook.settings import duration as parse_duration
@@ -188,28 +192,29 @@ def _selection(options: Any) -> Selection:
     if not options.all_namespaces:
         namespace = options.namespace or current_namespace(options.kubeconfig)
         if not is_label(namespace):
-            message = f"--namespace: {namespace!r}: expected a namespace's name"
+            message = f"--namespace: {quoted(namespace)}: expected a namespace's name"
             raise UsageError(message)
     for each in options.exclude:
         space, slash, name = each.partition("/")
         if not is_label(space) or (slash and not is_subdomain(name)):
-            message = f"--exclude: {each!r}: expected NAMESPACE or NAMESPACE/NAME"
+            message = f"--exclude: {quoted(each)}: expected NAMESPACE or NAMESPACE/NAME"
             raise UsageError(message)
     return Selection(namespace, options.selector, frozenset(options.exclude))
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= _MOST_AT_ONCE):
-        message = f"--max-concurrent: expected a number from 1 to {_MOST_AT_ONCE}, not {text!r}"
-        raise UsageError(message)
-    return int(text)
+    try:
+        return whole_number(text, 1, _MOST_AT_ONCE)
+    except UsageError as error:
+        message = f"--max-concurrent: {error}"
+        raise UsageError(message) from None
 
 
 def _pause(text: str) -> int:
     try:
         return parse_duration(text)
     except ValueError as error:
-        message = f"--pause-between: {text!r}: {error}"
+        message = f"--pause-between: {quoted(text)}: {error}"
         raise UsageError(message) from None
 
 
@@ -222,7 +227,9 @@ def _window(options: Any) -> Window | None:
         try:
             zone = ZoneInfo(options.time_zone)
         except (KeyError, ValueError, OSError):
-            message = f"--time-zone: {options.time_zone!r}: expected one such as Europe/Berlin"
+            message = (
+                f"--time-zone: {quoted(options.time_zone)}: expected one such as Europe/Berlin"
+            )
             raise UsageError(message) from None
     if options.window is None:
         return None
@@ -315,7 +322,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        yield "   ".join(cells).rstrip() + "\n"
+        yield printable("   ".join(cells).rstrip()) + "\n"
 
 
 class _Output(Teller):
@@ -436,7 +443,7 @@ class _Text(_Output):
 
 
 def _plain(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    line(text)
     sys.stdout.flush()
 
 
@@ -497,7 +504,8 @@ class _Json(_Output):
                 "namespace": change.namespace,
                 "name": change.name,
             }
-        sys.stdout.write(orjson.dumps({"event": event, **about, **fields}).decode() + "\n")
+        said = orjson.dumps({"event": event, **about, **fields}).decode()
+        sys.stdout.write(json_text(said) + "\n")
         sys.stdout.flush()
 
     def plan(self, found: Plan, *, applied: bool) -> None:

@@ -1,14 +1,19 @@
-"""What the subcommands share: one line for an error, and reading files."""
+"""What the subcommands share: lines that are safe to show, one for an error, and reading files."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from webhook.config import Configuration, ConfigurationError
-from webhook.config import load as load_configuration
+from webhook.config import parse as parse_configuration
+from webhook.printable import printable
+
+MOST_BYTES: Final = 64 * 1024 * 1024  # of a file: manifests of a whole cluster stay below
+_MOST_QUOTED: Final = 100  # characters
+_MOST_NOTED: Final = 2000  # characters of a line on stderr
 
 
 class UsageError(Exception):
@@ -28,6 +33,10 @@ class Parser(argparse.ArgumentParser):
         """Raise a `UsageError`."""
         text = f"{message}; see {self.prog} --help"
         raise UsageError(text)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print it: argparse itself would hide that it cannot be written."""
+        (sys.stdout if file is None else file).write(self.format_help())
 
 
 def which_workloads(parser: Parser) -> None:
@@ -53,9 +62,36 @@ def which_cluster(parser: Parser) -> None:
     )
 
 
+def whole_number(text: str, least: int, most: int) -> int:
+    """Read a number of an option, however many digits it has.
+
+    Raises:
+        UsageError: it is none, or out of bounds.
+    """
+    digits = text.lstrip("0") or text[-1:]
+    sound = text.isascii() and text.isdecimal() and len(digits) <= len(str(most))
+    if not (sound and least <= int(digits) <= most):
+        message = f"expected a whole number from {least} to {most}, not {quoted(text)}"
+        raise UsageError(message)
+    return int(digits)
+
+
+def quoted(text: str) -> str:
+    """Quote what the user said, as far as it helps to see it."""
+    return repr(text) if len(text) <= _MOST_QUOTED else repr(text[:_MOST_QUOTED]) + "..."
+
+
+def line(text: str) -> None:
+    """Print one line, whatever strangers wrote into it."""
+    sys.stdout.write(printable(text) + "\n")
+
+
 def note(program: str, text: str) -> None:
-    """Tell something beside the output, as one line."""
-    sys.stderr.write(f"{program}: {' '.join(text.split())}\n")
+    """Tell something beside the output, as one line; it fails nothing where nobody listens."""
+    text = printable(" ".join(text.split()), _MOST_NOTED)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # full, or closed
+        sys.stderr.write(f"{program}: {text}\n")
+        sys.stderr.flush()
 
 
 def note_to_people(program: str, text: str) -> None:
@@ -71,20 +107,31 @@ def fail(program: str, error: Exception) -> int:
 
 
 def read_text(path: str, *, stdin: bool = False) -> str:
-    """Read a UTF-8 file, or with `stdin` and `-` standard input.
+    """Read a UTF-8 file of bounded size, or with `stdin` and `-` standard input.
 
     Raises:
         UsageError: it cannot be read.
     """
     try:
         if stdin and path == "-":
-            return sys.stdin.buffer.read().decode()
-        return Path(path).read_bytes().decode()
+            if sys.stdin is None:
+                raise UsageError("standard input is closed")
+            content = sys.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            with open(path, "rb") as file:  # noqa: PTH123 - reads no more than it must
+                content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            message = f"{path}: larger than {MOST_BYTES >> 20} MiB"
+            raise UsageError(message)
+        return content.decode()
     except OSError as error:
         message = f"{path}: {error.strerror}"
         raise UsageError(message) from None
     except UnicodeDecodeError as error:
         message = f"{path}: not UTF-8: byte {error.start}"
+        raise UsageError(message) from None
+    except ValueError as error:  # a NUL in its name
+        message = f"{path}: {error}"
         raise UsageError(message) from None
 
 
@@ -94,7 +141,9 @@ def configuration(path: str | None) -> Configuration:
     Raises:
         UsageError: it cannot be read or used.
     """
+    if path is None:
+        return Configuration()
     try:
-        return Configuration() if path is None else load_configuration(Path(path))
+        return parse_configuration(read_text(path), path)
     except ConfigurationError as error:
         raise UsageError(str(error)) from None

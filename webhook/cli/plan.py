@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import difflib
 import json
 import logging
@@ -17,14 +18,24 @@ import orjson
 
 from webhook import aws
 from webhook.admission import Admission, Decision
-from webhook.cli.common import Parser, UsageError, configuration, fail, read_text
+from webhook.cli.common import (
+    Parser,
+    UsageError,
+    configuration,
+    fail,
+    line,
+    note,
+    quoted,
+    read_text,
+)
 from webhook.config import Configuration
 from webhook.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
 from webhook.manifests import Document, ManifestError, dump, read
 from webhook.mutations.model import ServerVersion
+from webhook.printable import harmful, json_text, printable
 from webhook.review import warning_text
-from webhook.settings import BUILT_IN, InvalidSettingError, Namespace
-from webhook.workload import Kind, find_kind, mapping
+from webhook.settings import BUILT_IN, PREFIX, InvalidSettingError, Namespace
+from webhook.workload import DEFAULT_GRACE_SECONDS, Kind, find_kind, mapping
 
 PROGRAM: Final = "seamless plan"
 DESCRIPTION: Final = """\
@@ -35,6 +46,8 @@ exit status: 0 done; 1 a manifest would be refused, or with --exit-code one woul
 2 wrong use or bad input"""
 
 Json = dict[str, Any]
+_MOST_SENT: Final = 3 * 1024 * 1024  # bytes of an object: more, and no API server takes it
+_MOST_COMPARED: Final = 20_000  # lines
 
 
 @dataclass(slots=True)
@@ -52,6 +65,7 @@ class Planned:
     patch: list[Json]
     warnings: list[str]
     estimate: Estimate | None
+    in_git: list[str]
 
     @property
     def name(self) -> str:
@@ -131,7 +145,7 @@ def _version(text: str) -> ServerVersion:
         # argparse shows the message of no other error
         import argparse
 
-        message = f"{text!r}: expected a version such as 1.30"
+        message = f"{quoted(text)}: expected a version such as 1.30"
         raise argparse.ArgumentTypeError(message)
     return ServerVersion(int(found[1]), int(found[2]))
 
@@ -211,6 +225,14 @@ def _decide(
     known: bool,  # noqa: FBT001
 ) -> Planned:
     """Send one object down the path that a request takes, bytes to bytes."""
+    try:
+        sent = orjson.dumps(each)
+    except orjson.JSONEncodeError as error:
+        message = f"{document.place}: {error}"
+        raise ManifestError(message) from None
+    if len(sent) > _MOST_SENT:
+        message = f"{document.place}: an object of {len(sent)} bytes: the API server takes 3 MiB"
+        raise ManifestError(message)
     review = {
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -220,19 +242,16 @@ def _decide(
             "operation": "CREATE",
             "name": mapping(each.get("metadata")).get("name"),
             "namespace": namespace,
-            "object": each,
+            "object": orjson.Fragment(sent),
         },
     }
-    try:
-        answer = admission.answer(orjson.dumps(review))
-    except orjson.JSONEncodeError as error:
-        message = f"{document.place}: {error}"
-        raise ManifestError(message) from None
+    answer = admission.answer(orjson.dumps(review))
     if answer.decision is None:  # pragma: no cover - the review is ours
         raise ManifestError(answer.body.decode())
     response = orjson.loads(answer.body)["response"]
     patch = orjson.loads(base64.b64decode(response["patch"])) if "patch" in response else []
-    after = jsonpatch.apply_patch(each, patch)
+    # A copy in which nothing that aliases share is changed in two places.
+    after = jsonpatch.apply_patch(orjson.loads(sent), patch, in_place=True)
     decision = answer.decision
     return Planned(
         document,
@@ -246,6 +265,39 @@ def _decide(
         patch,
         [warning_text(alert.text) for alert in decision.alerts],
         estimate(kind, after) if decision.situation is not None else None,
+        list(_in_git(admission, decision, each, after)),
+    )
+
+
+def _in_git(admission: Admission, decision: Decision, before: Json, after: Json) -> Iterator[str]:
+    """Say how what was raised can stand in Git, where the value alone would be raised once more."""
+    if decision.situation is None:
+        return
+    name = "terminationGracePeriodSeconds"
+    wrote, becomes = (_pod_spec(each).get(name) for each in (before, after))
+    if becomes != wrote and decision.situation["shutdown-time"].value is None:
+        gave = wrote if isinstance(wrote, int) else DEFAULT_GRACE_SECONDS
+        needs = duration(1 if gave < 0 else gave)  # as the API server has it
+        with contextlib.suppress(InvalidSettingError):  # longer than the setting can say
+            admission.table.parse("shutdown-time", needs)
+            beside = f"the annotation {PREFIX}shutdown-time: {needs}"
+            yield _kept_or_written(name, wrote, becomes, beside)
+    name = "progressDeadlineSeconds"
+    wrote, becomes = (mapping(each.get("spec")).get(name) for each in (before, after))
+    if becomes != wrote:
+        beside = f"minReadySeconds: {mapping(after.get('spec')).get('minReadySeconds')}"
+        yield _kept_or_written(name, wrote, becomes, beside)
+
+
+def _pod_spec(each: Json) -> Json:
+    return mapping(mapping(mapping(each.get("spec")).get("template")).get("spec"))
+
+
+def _kept_or_written(name: str, wrote: Any, becomes: Any, beside: str) -> str:
+    keep = "leave it out" if wrote is None else f"keep {wrote}"
+    return (
+        f"{name} in Git: {keep}, or write {becomes} and {beside}; "
+        f"{becomes} alone would be raised again"
     )
 
 
@@ -253,27 +305,27 @@ def _decide(
 
 
 def _text(plan: Plan, settings: Configuration) -> None:
-    write = sys.stdout.write
     for each in plan.workloads:
         where = "" if each.kind is aws.NAMESPACE_KIND else f" in namespace {each.namespace}"
-        title = f"{each.name}{where}: {each.state}"
-        write(f"{title}\n  from {each.document.place}")
-        write(f", item {each.item}\n" if each.item is not None else "\n")
-        for note in _notes(each, settings):
-            write(f"  note: {note}\n")
+        line(f"{each.name}{where}: {each.state}")
+        item = f", item {each.item}" if each.item is not None else ""
+        line(f"  from {each.document.place}{item}")
+        for text in _notes(each, settings):
+            line(f"  note: {text}")
         for warning in each.warnings:
-            write(f"  warning: {warning}\n")
+            line(f"  warning: {warning}")
         for problem in each.decision.refused:
-            write(f"  refused: {problem}\n")
+            line(f"  refused: {problem}")
         if each.patch:
-            write("\n")
-            write("".join(_diff(each)))
-        write("\n")
+            line("")
+            for text in _diff(each):
+                line(text)
+        line("")
     workloads = plan.workloads
     refused = sum(bool(each.decision.refused) for each in workloads)
     patched = sum(bool(each.patch) for each in workloads)
-    write(f"{_many(len(workloads), 'workload')} in {_many(len(plan.documents), 'document')}: ")
-    write(f"{patched} changed, {refused} refused\n")
+    many = f"{_many(len(workloads), 'workload')} in {_many(len(plan.documents), 'document')}"
+    line(f"{many}: {patched} changed, {refused} refused")
 
 
 def _many(number: int, what: str) -> str:
@@ -294,6 +346,7 @@ def _notes(each: Planned, settings: Configuration) -> Iterator[str]:
         found = situation[name]
         source = found.source if found.source == BUILT_IN else f"from the {found.source}"
         yield f"{name}: {_shown(found.value)}, {source}"
+    yield from each.in_git
     if each.estimate is not None:
         yield f"rollout: {each.estimate.text}; the time that pods take to be ready comes on top"
         if _outlives_helm(each.estimate):
@@ -313,11 +366,15 @@ def _outlives_helm(found: Estimate) -> bool:
 
 
 def _diff(each: Planned) -> Iterator[str]:
-    return difflib.unified_diff(
-        dump(each.before).splitlines(keepends=True),
-        dump(each.after).splitlines(keepends=True),
-        f"{each.name} as written",
-        f"{each.name} as admitted",
+    before, after = dump(each.before).split("\n")[:-1], dump(each.after).split("\n")[:-1]
+    if len(before) > _MOST_COMPARED:
+        # What repeats its lines often enough would take hours to compare.
+        yield f"(the {len(before)} lines of it are not compared: the patch is)"
+        yield from (json.dumps(operation) for operation in each.patch)
+        return
+    name = printable(each.name)  # one line
+    yield from difflib.unified_diff(
+        before, after, f"{name} as written", f"{name} as admitted", lineterm=""
     )
 
 
@@ -329,8 +386,9 @@ def _yaml(plan: Plan, _settings: Configuration) -> None:
             changed.setdefault(id(each.document), []).append(each)
     for index, document in enumerate(plan.documents):
         content = document.content
-        text = document.text
-        for each in changed.get(id(document), ()):
+        patched = changed.get(id(document), ())
+        text = "" if patched else _as_written(document)
+        for each in patched:
             if each.item is None:
                 content = each.after
             else:
@@ -343,16 +401,26 @@ def _yaml(plan: Plan, _settings: Configuration) -> None:
     _refusals_to_stderr(plan)
 
 
+def _as_written(document: Document) -> str:
+    """Give the document's own text, unless it would do harm in a terminal or to a CI system."""
+    if not harmful(document.text):
+        return document.text
+    if document.content is None:
+        return "".join(f"{printable(each)}\n" for each in document.text.splitlines())
+    note(PROGRAM, f"{document.place}: written anew: it has control characters or CI commands")
+    return dump(document.content)
+
+
 def _patch(plan: Plan, _settings: Configuration) -> None:
     for each in plan.workloads:
-        sys.stdout.write(orjson.dumps(each.patch).decode() + "\n")
+        sys.stdout.write(json_text(orjson.dumps(each.patch).decode()) + "\n")
     _refusals_to_stderr(plan)
 
 
 def _refusals_to_stderr(plan: Plan) -> None:
     for each in plan.workloads:
         for problem in each.decision.refused:
-            sys.stderr.write(f"{PROGRAM}: {each.name}: refused: {problem}\n")
+            note(PROGRAM, f"{each.name}: refused: {problem}")
 
 
 def _json(plan: Plan, settings: Configuration) -> None:
@@ -386,6 +454,7 @@ def _json(plan: Plan, settings: Configuration) -> None:
                 }
                 for problem in each.decision.refused
             ],
+            "inGit": each.in_git,
             "rollout": None
             if each.estimate is None
             else {
@@ -398,18 +467,8 @@ def _json(plan: Plan, settings: Configuration) -> None:
         }
         for each in plan.workloads
     ]
-    sys.stdout.write(
-        json.dumps(
-            {
-                "mode": settings.mode,
-                "documents": len(plan.documents),
-                "workloads": workloads,
-            },
-            indent=2,
-            ensure_ascii=False,
-        )
-        + "\n"
-    )
+    found = {"mode": settings.mode, "documents": len(plan.documents), "workloads": workloads}
+    sys.stdout.write(json_text(json.dumps(found, indent=2, ensure_ascii=False)) + "\n")
 
 
 _OUTPUTS: Final[dict[str, Callable[[Plan, Configuration], None]]] = {

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from webhook.cluster.backfill import Outcome
+from webhook.printable import printable
 from webhook.rollouts import Change, Progress
 
 
@@ -52,7 +53,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Print a line above."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def begun(self, change: Change, _number: int, _total: int) -> None:
         """Add a line for it."""
@@ -86,5 +87,5 @@ class Screen:
         )
         for place, row in self._rows.items():
             bar = ProgressBar(total=max(1, row.pods), completed=row.ready, width=30)
-            rows.add_row(Text(place), bar, Text(row.text))
+            rows.add_row(Text(printable(place)), bar, Text(printable(row.text)))
         return Group(rows)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from webhook import certificates, logs, tracing
 from webhook.admission import Admission, Answer
 from webhook.certificates import CertificateError, Pair
-from webhook.cli.common import Parser, UsageError, configuration, fail
+from webhook.cli.common import Parser, UsageError, configuration, fail, quoted, whole_number
 from webhook.config import Configuration
 from webhook.mutations.model import ServerVersion
 from webhook.review import Request
@@ -149,19 +149,12 @@ def _parser() -> Parser:
     return parser
 
 
-def _number(text: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-        message = f"expected a whole number from {least} to {most}, not {text!r}"
-        raise UsageError(message)
-    return int(text)
-
-
 def _port(text: str) -> int:
-    return _number(text, 0, 65535)
+    return whole_number(text, 0, 65535)
 
 
 def _workers(text: str) -> int:
-    return _number(text, 1, 64)
+    return whole_number(text, 1, 64)
 
 
 def _seconds(text: str) -> float:
@@ -170,7 +163,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds <= 3600:  # noqa: PLR2004 - an hour, as every duration here
-        message = f"expected seconds from 0 to 3600, not {text!r}"
+        message = f"expected seconds from 0 to 3600, not {quoted(text)}"
         raise UsageError(message)
     return seconds
 
@@ -179,10 +172,10 @@ def _interval(text: str) -> int:
     try:
         seconds = duration(text)
     except ValueError as error:
-        message = f"--status-interval: {text!r}: {error}"
+        message = f"--status-interval: {quoted(text)}: {error}"
         raise UsageError(message) from None
     if 0 < seconds < _LEAST_INTERVAL_SECONDS:
-        message = f"--status-interval: expected 0, or at least 1m, not {text!r}"
+        message = f"--status-interval: expected 0, or at least 1m, not {quoted(text)}"
         raise UsageError(message)
     return seconds
 
@@ -226,9 +219,10 @@ def _listen(host: str, port: int) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((host, port))
         opened.listen(2048)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no name that a resolver could be asked
         opened.close()
-        message = f"cannot listen on {host} port {port}: {error.strerror}"
+        why = error.strerror if isinstance(error, OSError) else error
+        message = f"cannot listen on {host[:253]} port {port}: {why}"
         raise UsageError(message) from None
     opened.setblocking(False)  # noqa: FBT003 - socket's own signature
     return opened

@@ -19,6 +19,7 @@ from webhook.cli.common import (
     UsageError,
     configuration,
     fail,
+    line,
     note,
     note_to_people,
     which_cluster,
@@ -30,6 +31,7 @@ from webhook.cluster.standings import PAGE, Counted, Gauges, Row, Survey, survey
 from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.config import Configuration
 from webhook.manifests import dump
+from webhook.printable import json_text, printable
 from webhook.settings import InvalidSettingError, is_label
 from webhook.standing import STATES
 
@@ -199,7 +201,7 @@ def _aligned(
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:
     cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-    return "   ".join([*cells, row[-1]]) + "\n"
+    return printable("   ".join([*cells, row[-1]])) + "\n"
 
 
 def _json(result: Survey, settings: Configuration, _namespace: str | None) -> Iterator[str]:
@@ -213,7 +215,7 @@ def _json(result: Survey, settings: Configuration, _namespace: str | None) -> It
 
 
 def _text(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    return json_text(orjson.dumps(value).decode())
 
 
 def _yaml(result: Survey, settings: Configuration, _namespace: str | None) -> Iterator[str]:
@@ -262,7 +264,8 @@ def _export(options: Any, result: Survey, seconds: float) -> None:
     registry = CollectorRegistry()
     registry.register(Gauges(Counted(result.totals(), by_namespace, time.time(), seconds)))
     if options.metrics_file == "-":
-        sys.stdout.write(generate_latest(registry).decode())
+        for text in generate_latest(registry).decode().splitlines():
+            line(text)
     elif options.metrics_file:
         try:
             # By way of a file beside it: whoever reads it finds it whole.
