@@ -16,6 +16,7 @@ COMPILED: Final = (
     "webhook/admission.py",
     "webhook/alerts.py",
     "webhook/draft.py",
+    "webhook/exclusions.py",
     "webhook/ledger.py",
     "webhook/settings.py",
     "webhook/undecoded.py",

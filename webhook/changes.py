@@ -171,7 +171,9 @@ class Revert:
         return self._admission.decide(request).skipped not in _OUT_OF_SCOPE
 
 
-_OUT_OF_SCOPE: Final = frozenset({"disabled", "not-selected", "kind", "excluded-namespace"})
+_OUT_OF_SCOPE: Final = frozenset(
+    {"disabled", "not-selected", "kind", "excluded-namespace", "excluded-workload"}
+)
 
 
 def _injects_nothing() -> Admission:

@@ -12,11 +12,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from webhook.draft import KEEP, NOTHING, Draft, Field, Injection, identical
-from webhook.mutations.model import Mutation, ServerVersion, Situation
+from webhook.mutations.model import Mutation, Situation, no_native_sleep
 from webhook.settings import Setting, container_names, duration, one_of
 from webhook.workload import containers, is_windows, pre_stop, strategy_type
-
-_FIRST_WITH_SLEEP: Final = ServerVersion(1, 30)
 
 
 def _release(current: Any, injection: Injection) -> Any:
@@ -101,17 +99,17 @@ def _hook(
     draft: Draft, situation: Situation, seconds: int, *, windows: bool
 ) -> dict[str, Any] | None:
     handler = situation["pre-stop-handler"].value
-    too_old = situation.server is not None and situation.server < _FIRST_WITH_SLEEP
+    forbids = no_native_sleep(situation.cluster, situation.kind)
     if windows:
-        if too_old:
-            draft.alert("no-sleep-on-windows", "no preStop sleep on Windows before Kubernetes 1.30")
+        if forbids:
+            draft.alert("no-sleep-on-windows", f"no preStop sleep on Windows: {forbids}")
             return None
         if handler == "exec":
             draft.alert("exec-on-windows", "pre-stop-handler: exec has no sleep on Windows: native")
         handler = "sleep"
-    elif too_old:
+    elif forbids:
         if handler == "sleep":
-            draft.alert("sleep-too-new", "the sleep action needs Kubernetes 1.30: exec is used")
+            draft.alert("sleep-too-new", f"pre-stop-handler: exec is used: {forbids}")
         handler = "exec"
     if handler == "exec":
         draft.alert("exec-sleep", "the preStop exec sleep does nothing in an image without `sleep`")
@@ -150,8 +148,8 @@ MUTATION: Final[Mutation] = Mutation(
             off="auto",
             default="auto",
             takes="`auto` `sleep` `exec`",
-            help="the native `sleep` action where the API server is 1.30 or newer (or unknown), "
-            "else `exec: [sleep, N]`",
+            help="the native `sleep` action where API server and nodes are 1.30 or newer (or "
+            "unknown), and for a Rollout where its CRD has it; else `exec: [sleep, N]`",
             modifies="pre-stop-sleep",
         ),
         Setting(
