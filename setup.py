@@ -17,6 +17,7 @@ COMPILED: Final = (
     "webhook/alerts.py",
     "webhook/draft.py",
     "webhook/estimate.py",
+    "webhook/exclusions.py",
     "webhook/ledger.py",
     "webhook/quantities.py",
     "webhook/settings.py",

@@ -19,7 +19,7 @@ import orjson
 
 from webhook.admission import Admission, Answer, Decision
 from webhook.config import Configuration
-from webhook.mutations.model import ServerVersion
+from webhook.mutations.model import Cluster, ServerVersion
 from webhook.review import Request, decode
 from webhook.settings import Namespace
 
@@ -313,11 +313,14 @@ def admission(
     *,
     namespace: Callable[[Admission], Callable[[str], Namespace | None]] | None = None,
     server: ServerVersion | None = None,
+    oldest_node: ServerVersion | None = None,
+    rollout_sleep: bool | None = None,
     **more: Any,
 ) -> Admission:
     """Give an admission under a configuration as its file would say it."""
+    cluster = Cluster(server, oldest_node, rollout_sleep)
     made = Admission(
-        Configuration.model_validate(dict(configuration or {})), server=lambda: server, **more
+        Configuration.model_validate(dict(configuration or {})), cluster=lambda: cluster, **more
     )
     if namespace is not None:
         made.namespaces = namespace(made)

@@ -102,10 +102,11 @@ def test_a_revert_gives_back_what_the_user_wrote(kind: str, scope: Any) -> None:
     "scope",
     [
         admission({"scope": "cluster", "excludedNamespaces": ["shop"]}),
+        admission({"scope": "cluster", "exclude": [{"kind": "*", "name": "*"}]}),
         admission({"scope": "cluster", "kinds": ["DaemonSet"]}),
         admission({"scope": "cluster"}, namespace=namespaces({"inject": "disabled"})),
     ],
-    ids=["excluded", "kind", "disabled"],
+    ids=["excluded", "excluded workload", "kind", "disabled"],
 )
 def test_a_revert_reaches_what_the_webhook_no_longer_looks_at(scope: Any) -> None:
     """Excluded since, of a kind that is left out, or in a namespace that says so."""

@@ -400,6 +400,8 @@ def test_by_default_no_role_reads_a_workload_or_a_pod() -> None:
     assert read >= {"namespaces"}
     assert {resource for rule in served for resource in rule["resources"]} == {
         "namespaces",
+        "nodes",
+        "customresourcedefinitions",
         "mutatingwebhookconfigurations",
         "secrets",
     }

@@ -28,6 +28,7 @@ from tests.builders import (
 )
 from webhook import workload as kinds
 from webhook.admission import Admission
+from webhook.mutations.model import ServerVersion
 from webhook.standing import STATES, Standing, standing
 
 NOBODY = namespaces({})
@@ -58,8 +59,9 @@ def test_what_has_never_passed_the_webhook_is_unpatched(kind: str) -> None:
     """The reason names what it would get, and that its pods would restart."""
     found = stands(workload(kind))
     assert found.state == "unpatched"
-    assert found.reason == "would get pre-stop-sleep, min-ready; pods would restart"
-    assert found.changes == found.decision.applied == ("pre-stop-sleep", "min-ready")
+    settings = ("pre-stop-sleep",) if kind == "DaemonSet" else ("pre-stop-sleep", "min-ready")
+    assert found.reason == f"would get {', '.join(settings)}; pods would restart"
+    assert found.changes == found.decision.applied == settings
     assert found.decision.operations
     assert not found.injected
 
@@ -69,7 +71,8 @@ def test_what_has_passed_the_webhook_is_patched(kind: str) -> None:
     """Nothing is left to change."""
     found = stands(after(workload(kind), by=EVERYTHING))
     assert found.state == "patched"
-    assert found.reason == "bears pre-stop-sleep, min-ready"
+    more = "" if kind == "DaemonSet" else ", min-ready"
+    assert found.reason == f"bears pre-stop-sleep{more}"
     assert found.injected
     assert not found.decision.operations
     assert not found.changes
@@ -219,6 +222,8 @@ def test_what_is_out_but_still_injected_says_so(
     [
         ({"configuration": {"excludedNamespaces": ["shop"]}}, "its namespace is excluded"),
         ({"own_namespace": "shop"}, "its namespace is excluded"),
+        ({"configuration": {"excludedNamespaces": ["sh*"]}}, "its namespace is excluded"),
+        ({"configuration": {"exclude": [{"name": "*"}]}}, "the configuration excludes it"),
         ({"configuration": {"kinds": ["DaemonSet"]}}, "the configuration leaves its kind out"),
     ],
 )
@@ -346,7 +351,7 @@ def test_what_has_opted_in_by_itself_serves_by_its_own_word() -> None:
 
 def test_the_api_servers_version_counts() -> None:
     """On an old one the sleep is a command, so a native one is stale there."""
-    old = cluster_scope(server=(1, 29))
+    old = cluster_scope(server=ServerVersion(1, 29))
     assert stands(after(deployment(), by=EVERYTHING), old).changes == ("pre-stop-sleep",)
 
 

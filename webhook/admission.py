@@ -1,7 +1,7 @@
 """The one path from a review to its answer, for HTTP and for the command line alike.
 
 Nothing here reads a clock, the network or the environment: what is decided depends on the review,
-on the configuration, and on what the two look-ups say of the namespace and the API server.
+on the configuration, and on what the two look-ups say of the namespace and the cluster.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ import orjson
 from webhook import alerts, aws, review
 from webhook.config import SYSTEM_NAMESPACES, Configuration
 from webhook.draft import TEMPLATE, Alert, AnnotationsFullError, Draft, Field, Operation, grafted
+from webhook.exclusions import Exclusions
 from webhook.ledger import NO_RECORD, Ledger, Record
 from webhook.mutations import MUTATIONS
-from webhook.mutations.model import Mutation, PrecheckContainer, ServerVersion, Situation
+from webhook.mutations.model import (
+    UNKNOWN_CLUSTER,
+    Cluster,
+    Mutation,
+    PrecheckContainer,
+    Situation,
+)
 from webhook.review import InvalidReviewError, Request
 from webhook.settings import (
     MOST_SETTINGS,
@@ -110,7 +117,7 @@ class Answer(NamedTuple):
 _TOLD: Final = 10
 
 NoNamespace: Final[Callable[[str], Namespace | None]] = lambda _name: None  # noqa: E731 - a default
-UnknownServer: Final[Callable[[], ServerVersion | None]] = lambda: None  # noqa: E731 - a default
+UnknownCluster: Final[Callable[[], Cluster]] = lambda: UNKNOWN_CLUSTER  # noqa: E731 - a default
 
 
 class Admission:
@@ -120,12 +127,12 @@ class Admission:
         configuration: the file's content.
         namespaces: looks a namespace up by name; `None` for one that is not known, which then
             counts as selected and says nothing.
-        server: tells the API server's version, `None` where that is not known.
+        cluster: tells what the API server, the nodes and the CRD of Argo Rollouts can carry.
         own_namespace: the namespace that the webhook runs in, which is never touched.
         mutations: what may be done to a workload, in order.
 
     Raises:
-        InvalidSettingError: the configuration's `defaults` do not parse.
+        InvalidSettingError: the configuration's `defaults` or `kindDefaults` do not parse.
     """
 
     def __init__(
@@ -133,13 +140,13 @@ class Admission:
         configuration: Configuration,
         *,
         namespaces: Callable[[str], Namespace | None] = NoNamespace,
-        server: Callable[[], ServerVersion | None] = UnknownServer,
+        cluster: Callable[[], Cluster] = UnknownCluster,
         own_namespace: str | None = None,
         mutations: Iterable[Mutation] = MUTATIONS,
     ) -> None:
         self.configuration = configuration
         self.namespaces = namespaces
-        self.server = server
+        self.cluster = cluster
         self.mutations = tuple(mutations)
         self.table = Table(setting for each in self.mutations for setting in each.settings)
         self._names = tuple(self.table)
@@ -147,10 +154,16 @@ class Admission:
         self._in_template = frozenset(
             setting.name for each in self.mutations if each.in_template for setting in each.settings
         )
-        self._policies = Policies(self.table, self.table.defaults(configuration.defaults))
-        self._excluded = SYSTEM_NAMESPACES | set(configuration.excluded_namespaces)
-        if own_namespace:
-            self._excluded |= {own_namespace}
+        self._policies = Policies(
+            self.table,
+            configuration.defaults,
+            {str(kind): texts for kind, texts in configuration.kind_defaults.items()},
+        )
+        never = [*SYSTEM_NAMESPACES, *configuration.excluded_namespaces]
+        self._excluded = Exclusions(
+            [*never, own_namespace] if own_namespace else never,
+            [each.pattern for each in configuration.exclude],
+        )
         self._precheck = PrecheckContainer(
             configuration.precheck.image,
             configuration.precheck.image_pull_policy,
@@ -212,6 +225,8 @@ class Admission:
         kind = find_kind(gvk.group or "", gvk.version, gvk.kind)
         if kind is None or kind.name not in self.configuration.kinds:
             return Decision(skipped="kind")
+        if self._excluded.workload(kind.name, request.namespace, request.object):
+            return Decision(skipped="excluded-workload")
         complaint = malformed(request.object)
         if complaint:
             return _malformed(complaint)
@@ -226,12 +241,12 @@ class Admission:
             return "operation"
         if request.sub_resource:
             return "subresource"
-        if request.namespace in self._excluded:
+        if self._excluded.namespace(request.namespace):
             return "excluded-namespace"
         return None
 
     def _decide_namespace(self, request: Request) -> Decision:
-        if (request.name or request.namespace) in self._excluded:
+        if self._excluded.namespace(request.name or request.namespace):
             return Decision(skipped="excluded-namespace")
         operations, skipped = aws.label(request.object, self.table, self.configuration.scope)
         applied = () if skipped else (aws.SETTING,)
@@ -411,14 +426,16 @@ class Admission:
             or serves(written)
         )
         inherits = serving or self.configuration.apply_defaults_to == "all"
-        policy = self._policies.policy(above, below, case.namespace, inherits=inherits)
+        policy = self._policies.policy(
+            case.kind.name, above, below, case.namespace, inherits=inherits
+        )
         return Situation(
             kind=case.kind,
             namespace=case.request.namespace,
             policy=policy,
             serving=serving,
             inherits=inherits,
-            server=self.server(),
+            cluster=self.cluster(),
             precheck=self._precheck,
         )
 

@@ -172,7 +172,14 @@ class Revert:
 
 
 _OUT_OF_SCOPE: Final = frozenset(
-    {"disabled", "not-selected", "kind", "excluded-namespace", "workload-ref"}
+    {
+        "disabled",
+        "not-selected",
+        "kind",
+        "excluded-namespace",
+        "excluded-workload",
+        "workload-ref",
+    }
 )
 
 

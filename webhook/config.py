@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -13,11 +14,13 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
 from webhook import VERSION
-from webhook.settings import is_label
+from webhook.exclusions import WorkloadPattern, matches
+from webhook.workload import KINDS
 
 SYSTEM_NAMESPACES: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 _MOST_SHOWN: Final = 200  # characters of a value
@@ -34,13 +37,61 @@ def _as_text(value: Any) -> Any:
 
 
 def _namespace_name(value: str) -> str:
-    if not is_label(value):
-        message = "expected a namespace's name: lower-case letters, digits and '-'"
+    if not _NAMESPACE.fullmatch(value):
+        message = "expected a namespace's name: lower-case letters, digits and '-'; or '*' for any"
         raise ValueError(message)
     return value
 
 
+_NAMESPACE: Final = re.compile(r"[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?")
+_NAME: Final = re.compile(r"[-a-z0-9.*]{1,253}")
+_GROUP: Final = re.compile(r"[-a-z0-9.*]{0,253}")
+_KIND: Final = re.compile(r"[A-Za-z0-9*]{1,63}")
+_LABEL: Final = r"[A-Za-z0-9*]([-A-Za-z0-9_.*]{0,61}[A-Za-z0-9*])?"
+_LABEL_KEY: Final = re.compile(r"([a-z0-9*]([-a-z0-9.*]{0,251}[a-z0-9*])?/)?" + _LABEL)
+_LABEL_VALUE: Final = re.compile(f"({_LABEL})?")
+
+
+def _pattern(allowed: re.Pattern[str], expected: str) -> AfterValidator:
+    """Make a check of a pattern, which has the characters of what it is to take, and `*`."""
+
+    def check(value: str) -> str:
+        if not allowed.fullmatch(value):
+            message = f"expected {expected}; '*' stands for any characters"
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+def _workload_kind(value: str) -> str:
+    if not (_KIND.fullmatch(value) and any(matches(value, kind) for kind in KINDS)):
+        message = f"expected one of {', '.join(KINDS)}, or a pattern that takes one"
+        raise ValueError(message)
+    return value
+
+
+def _owner(value: str) -> str:
+    group, slash, kind = value.partition("/")
+    if not (slash and _GROUP.fullmatch(group) and _KIND.fullmatch(kind)):
+        message = (
+            "expected GROUP/KIND, such as postgresql.cnpg.io/Cluster; or '*' for any characters"
+        )
+        raise ValueError(message)
+    return value
+
+
+_Name = Annotated[str, _pattern(_NAME, "a name: lower-case letters, digits, '-' and '.'")]
+_LabelKey = Annotated[str, _pattern(_LABEL_KEY, "a label's key, such as app.kubernetes.io/name")]
+_LabelValue = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    _pattern(_LABEL_VALUE, "a label's value: letters, digits, '-', '_' and '.'"),
+]
+
+
 KindName = Literal["Deployment", "StatefulSet", "DaemonSet", "Rollout"]
+Settings = dict[str, Annotated[str, BeforeValidator(_as_text)]]
 
 
 class _Model(BaseModel):
@@ -65,6 +116,35 @@ class Precheck(_Model):
     resources: ResourceRequirements = ResourceRequirements()
 
 
+class Exclusion(_Model):
+    """Workloads that are never touched: each key is a pattern, and all that are there must hold."""
+
+    namespace: Annotated[str, AfterValidator(_namespace_name)] | None = None
+    kind: Annotated[str, AfterValidator(_workload_kind)] | None = None
+    name: _Name | None = None
+    owner: Annotated[str, AfterValidator(_owner)] | None = None
+    labels: dict[_LabelKey, _LabelValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Exclusion:
+        if self.pattern == WorkloadPattern():
+            message = f"an empty item would exclude everything: expected {_keys(Exclusion)}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def pattern(self) -> WorkloadPattern:
+        """What it takes."""
+        group, _, kind = (self.owner or "").partition("/")
+        return WorkloadPattern(
+            self.namespace,
+            self.kind,
+            self.name,
+            None if self.owner is None else (group, kind),
+            tuple(self.labels.items()),
+        )
+
+
 class Configuration(_Model):
     """Everything that the file may say; each key has the meaning that `docs/settings.md` tells."""
 
@@ -74,9 +154,15 @@ class Configuration(_Model):
     apply_defaults_to: Literal["serving", "all"] = "serving"
     kinds: tuple[KindName, ...] = ("Deployment", "StatefulSet", "DaemonSet", "Rollout")
     excluded_namespaces: tuple[Annotated[str, AfterValidator(_namespace_name)], ...] = ()
-    defaults: dict[str, Annotated[str, BeforeValidator(_as_text)]] = Field(default_factory=dict)
+    exclude: tuple[Exclusion, ...] = ()
+    defaults: Settings = Field(default_factory=dict)
+    kind_defaults: dict[KindName, Settings] = Field(default_factory=dict)
     precheck: Precheck = Precheck()
     aws_readiness_gates: bool = False
+
+
+def _keys(model: type[_Model]) -> str:
+    return ", ".join(to_camel(name) for name in model.model_fields)
 
 
 def parse(text: str, where: str) -> Configuration:
@@ -107,8 +193,10 @@ def parse(text: str, where: str) -> Configuration:
         was = (
             "" if first["type"] in ("extra_forbidden", "missing") else f": {_shown(first['input'])}"
         )
-        known = ", ".join(to_camel(name) for name in Configuration.model_fields)
-        hint = f"unknown key; known are {known}" if len(first["loc"]) == 1 else "unknown key"
+        hint = "unknown key"
+        if len(first["loc"]) == 1 or first["loc"][0] == "exclude":
+            model = Configuration if len(first["loc"]) == 1 else Exclusion
+            hint += f"; known are {_keys(model)}"
         what = hint if first["type"] == "extra_forbidden" else first["msg"]
         message = f"{where}: {key}{was}: {what}"
         raise ConfigurationError(message) from None

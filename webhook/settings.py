@@ -25,6 +25,7 @@ NONE: Final = "none"
 WORKLOAD: Final = "workload"
 POD_TEMPLATE: Final = "pod template"
 NAMESPACE: Final = "namespace"
+KIND_DEFAULTS: Final = "kind defaults"
 CONFIGURATION: Final = "configuration"
 BUILT_IN: Final = "built in"
 
@@ -347,8 +348,12 @@ class Table(Mapping[str, Setting]):
         """Read what a namespace says."""
         return Namespace(name, self.layer(NAMESPACE, "metadata", labels, annotations))
 
-    def defaults(self, texts: Mapping[str, str]) -> Mapping[str, Any]:
-        """Parse the configuration's defaults.
+    def defaults(self, texts: Mapping[str, str], where: str = "defaults") -> Mapping[str, Any]:
+        """Parse the configuration's defaults, those of one kind of workload among them.
+
+        Args:
+            texts: settings by name, as a user would write them.
+            where: the key that they stand under, for messages.
 
         Raises:
             InvalidSettingError: naming the setting, its value, and what is expected.
@@ -358,7 +363,7 @@ class Table(Mapping[str, Setting]):
             try:
                 parsed[name] = self.parse(name, text)
             except InvalidSettingError as error:
-                message = f"defaults.{name}: {_shown(text)}: {error}{self._hint(name)}"
+                message = f"{where}.{name}: {_shown(text)}: {error}{self._hint(name)}"
                 raise InvalidSettingError(message) from None
         return parsed
 
@@ -387,36 +392,71 @@ Policy = Mapping[str, Resolved]
 """The settings that hold for one workload, by name: every one of the table."""
 
 
+BUILT_IN_KIND_DEFAULTS: Final[Mapping[str, Mapping[str, str]]] = {
+    # A minute a node helps nobody, and takes hours where there are many.
+    "DaemonSet": {"min-ready": NONE},
+}
+"""What is built in for one kind alone; it stands above the configuration's `defaults`."""
+
+
 class Policies:
     """Makes policies of layers.
 
     Settings come by falling precedence from the workload, its pod template, its namespace, the
-    configuration and what is built in. What is inherited holds for workloads that serve traffic,
-    except that a setting which only modifies another follows that one.
+    configuration (what it says of the kind, then of all) and what is built in. What is inherited
+    holds for workloads that serve traffic, except that a setting which only modifies another
+    follows that one.
 
     Args:
         table: the settings.
-        defaults: the configuration's, parsed.
+        defaults: the configuration's.
+        kind_defaults: the same for single kinds, by the kind's name.
+
+    Raises:
+        InvalidSettingError: naming the setting, its value, and what is expected.
     """
 
-    def __init__(self, table: Table, defaults: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        defaults: Mapping[str, str],
+        kind_defaults: Mapping[str, Mapping[str, str]],
+    ) -> None:
         self._table = table
-        self._inherited = {
-            name: Resolved(defaults[name], CONFIGURATION)
-            if name in defaults
-            else Resolved(table.built_in[name], BUILT_IN)
-            for name in table
-        }
-        self._own = {
-            name: inherited if table[name].modifies else Resolved(table[name].off, BUILT_IN)
-            for name, inherited in self._inherited.items()
+        self._inherited = {name: Resolved(table.built_in[name], BUILT_IN) for name in table}
+        for name, value in table.defaults(defaults).items():
+            self._inherited[name] = Resolved(value, CONFIGURATION)
+        self._own = self._modifiers(self._inherited)
+        self._inherited_of: dict[str, dict[str, Resolved]] = {}
+        self._own_of: dict[str, dict[str, Resolved]] = {}
+        for kind in dict.fromkeys([*BUILT_IN_KIND_DEFAULTS, *kind_defaults]):
+            built_in = BUILT_IN_KIND_DEFAULTS.get(kind, {})
+            inherited = self._inherited.copy()
+            for texts, source in (
+                ({name: text for name, text in built_in.items() if name in table}, BUILT_IN),
+                (kind_defaults.get(kind, {}), KIND_DEFAULTS),
+            ):
+                for name, value in table.defaults(texts, f"kindDefaults.{kind}").items():
+                    inherited[name] = Resolved(value, source)
+            self._inherited_of[kind] = inherited
+            self._own_of[kind] = self._modifiers(inherited)
+
+    def _modifiers(self, inherited: Mapping[str, Resolved]) -> dict[str, Resolved]:
+        """Give what a workload that inherits nothing starts from: what modifies its settings."""
+        table = self._table
+        return {
+            name: each if table[name].modifies else Resolved(table[name].off, BUILT_IN)
+            for name, each in inherited.items()
         }
 
     def policy(
-        self, above: Layer, below: Layer, namespace: Namespace | None, *, inherits: bool
+        self, kind: str, above: Layer, below: Layer, namespace: Namespace | None, *, inherits: bool
     ) -> Policy:
         """Resolve every setting of a workload with the layers `above` (its own) and `below`."""
-        policy = (self._inherited if inherits else self._own).copy()
+        if inherits:
+            policy = self._inherited_of.get(kind, self._inherited).copy()
+        else:
+            policy = self._own_of.get(kind, self._own).copy()
         if namespace is not None:
             for name, value in namespace.layer.values.items():
                 if inherits or self._table[name].modifies:

@@ -186,6 +186,7 @@ _LEFT_ALONE: Final[dict[str | None, tuple[State, str, str]]] = {
     "disabled": (OPTED_OUT, "inject: disabled", _LEAVES),
     "not-selected": (OUT_OF_SCOPE, "neither it nor its namespace says inject: enabled", _LEAVES),
     "excluded-namespace": (OUT_OF_SCOPE, "its namespace is excluded", _REVERT),
+    "excluded-workload": (OUT_OF_SCOPE, "the configuration excludes it", _REVERT),
     "kind": (OUT_OF_SCOPE, "the configuration leaves its kind out", _REVERT),
     "deleting": (OUT_OF_SCOPE, "it is being deleted", ""),
     "workload-ref": (OUT_OF_SCOPE, "the Deployment of its workloadRef is patched instead", _UPDATE),
@@ -227,7 +228,7 @@ def _refusal(admission: Admission, kind: Kind, workload: Json) -> str | None:
         admission = Admission(
             settings.model_copy(update={"mode": "patch"}),
             namespaces=admission.namespaces,
-            server=admission.server,
+            cluster=admission.cluster,
             mutations=admission.mutations,
         )
     created = _without_record(workload)

@@ -102,6 +102,15 @@ def _plain(value: Any) -> Any:
     return _decode(value) if type(value) is _RAW else value
 
 
+def decoded(value: Any) -> Any:
+    """Give what may be undecoded as the untyped JSON that it is.
+
+    Raises:
+        msgspec.DecodeError: what was left undecoded is no JSON.
+    """
+    return _plain(value)
+
+
 class OldObject:
     """A workload as it was before an UPDATE, of which no more is decoded than is asked for.
 

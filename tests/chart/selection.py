@@ -99,7 +99,14 @@ def _expression(expression: dict[str, Any], labels: dict[str, str]) -> bool:
 
 def _condition(condition: dict[str, str], request: Request) -> bool:
     outcome = _program(condition["expression"]).execute(
-        {"object": request.new, "oldObject": request.old}
+        {
+            "object": request.new,
+            "oldObject": request.old,
+            "request": {
+                "namespace": request.namespace,
+                "kind": {"group": request.group, "kind": request.new.get("kind")},
+            },
+        }
     )
     if not isinstance(outcome, bool):
         raise TypeError(condition["name"], outcome)

@@ -141,7 +141,7 @@ def test_a_client_ca_is_mounted_where_the_webhook_reads_it(
 
 @pytest.mark.parametrize("mode", ["self-managed", "cert-manager", "provided"])
 def test_rights_are_few_and_by_name(mode: str) -> None:
-    """Namespaces are the one thing read across the cluster; the rest is one object each."""
+    """Namespaces and nodes are all that is listed; the rest is one object each."""
     certificates: Any = PROVIDED if mode == "provided" else {"mode": mode}
     found = rules(render({"certificates": certificates}))
     for rule in found:
@@ -151,6 +151,11 @@ def test_rights_are_few_and_by_name(mode: str) -> None:
         elif rule["resources"] == ["mutatingwebhookconfigurations"]:
             assert rule["resourceNames"] == [NAME]
             assert rule["verbs"] == (["get", "patch"] if mode == "self-managed" else ["get"])
+        elif rule["resources"] == ["nodes"]:
+            assert rule["verbs"] == ["list"]
+        elif rule["resources"] == ["customresourcedefinitions"]:
+            assert rule["resourceNames"] == ["rollouts.argoproj.io"]
+            assert rule["verbs"] == ["get"]
         elif rule["verbs"] == ["create"]:
             assert rule["resources"] == ["secrets"]
             assert rule["in"] == "Role"
@@ -160,6 +165,20 @@ def test_rights_are_few_and_by_name(mode: str) -> None:
             assert rule["verbs"] == ["get", "update"]
             assert rule["in"] == "Role"
     assert any(rule["resources"] == ["secrets"] for rule in found) == (mode == "self-managed")
+
+
+@pytest.mark.parametrize("more", [{}, {"status": {"cronJob": {"enabled": True}}}], ids=str)
+def test_nodes_and_the_crd_are_read_only_where_that_is_wanted(more: Manifest) -> None:
+    """`webhook.checkNodes: false`, or no Rollouts among the kinds; whoever decides has the same."""
+    deciders = 1 + bool(more)
+    for values, nodes, crds in (
+        ({}, deciders, deciders),
+        ({"webhook": {"checkNodes": False}}, 0, deciders),
+        ({"kinds": ["Deployment"]}, deciders, 0),
+    ):
+        rights = [rule["resources"] for rule in rules(render({**values, **more}))]
+        assert rights.count(["nodes"]) == nodes
+        assert rights.count(["customresourcedefinitions"]) == crds
 
 
 def test_rights_go_to_the_webhooks_service_account_alone() -> None:

@@ -26,7 +26,7 @@ from tests.chart.rendering import (
 )
 from tests.chart.selection import Request, called
 from webhook.admission import Admission
-from webhook.config import parse
+from webhook.config import Configuration, parse
 from webhook.settings import Namespace
 from webhook.workload import KINDS, Kind
 
@@ -131,22 +131,23 @@ def request_for(
     return Request(kind.group, kind.resource, namespace, labels, new, old, version=kind.version)
 
 
-def judge_of(request: Request, scope: str) -> Admission:
-    """Build a webhook that knows the namespace of a request."""
+def judge_of(request: Request, scope: str, values: Manifest | None = None) -> Admission:
+    """Build a webhook that knows the namespace of a request, with further keys of configuration."""
     table = Admission(parse("", "built in")).table
     known = table.namespace("shop", request.namespace_labels, {})
     return Admission(
-        parse(f"{{scope: {scope}}}", "test"),
+        Configuration.model_validate({"scope": scope, **(values or {})}),
         namespaces=lambda _name: Namespace("shop", known.layer),
         own_namespace=NAMESPACE,
     )
 
 
-def wanted(request: Request, scope: str) -> bool:
+def wanted(request: Request, scope: str, values: Manifest | None = None) -> bool:
     """Ask the webhook itself whether it has anything to do with a request."""
     given = builders.review(request.new, request.old, namespace=request.namespace)
-    decision = judge_of(request, scope).decide(builders.request_of(given))
-    if decision.skipped in {"excluded-namespace", "deleting", "workload-ref"}:
+    judge = judge_of(request, scope, values)
+    decision = judge.decide(builders.request_of(given))
+    if decision.skipped in {"excluded-namespace", "excluded-workload", "deleting", "workload-ref"}:
         return False
     recorded = any(RECORD in str(each) for each in (request.new, request.old))
     return recorded or decision.skipped not in {"not-selected", "disabled"}
@@ -506,3 +507,125 @@ def test_elsewhere_is_the_same_with_or_without_conditions_on_what_is_in_scope(
     for new in assorted():
         request = request_for(new, labels=where)
         assert called(scoped, request) == called(by_default, request)
+
+
+# --- what is excluded by pattern -----------------------------------------------------------------
+
+OWNER: Final = {"apiVersion": "db.example/v1", "kind": "Database", "name": "db", "uid": "1"}
+CORE_OWNER: Final = {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "2"}
+EXCLUDED: Final[dict[str, Manifest]] = {
+    "namespaces": {"excludedNamespaces": ["payments", "openshift-*", "*-system", "a*b*c"]},
+    "a name": {"exclude": [{"name": "db"}]},
+    "names by pattern": {"exclude": [{"name": "db-*"}, {"name": "*.v1"}, {"name": "a*b*c"}]},
+    "a kind": {"exclude": [{"kind": "Daemon*"}]},
+    "a name in a namespace": {"exclude": [{"namespace": "openshift-*", "name": "db"}]},
+    "an owner": {"exclude": [{"owner": "db.example/Database"}]},
+    "owners by pattern": {"exclude": [{"owner": "*.example/Data*"}]},
+    "owners of any group": {"exclude": [{"owner": "*/Node"}]},
+    "owners of the core group": {"exclude": [{"owner": "/Node"}]},
+    "any owner": {"exclude": [{"owner": "*/*"}]},
+    "a label": {"exclude": [{"labels": {"example.com/managed-by": "operator"}}]},
+    "two items of one label": {"exclude": [{"labels": {"a": "1"}}, {"labels": {"a": "2"}}]},
+    "a label by pattern": {"exclude": [{"labels": {"example.com/managed-by": "op*"}}]},
+    "labels by pattern of the key": {"exclude": [{"labels": {"example.com/*": "*"}}]},
+    "two labels at once": {"exclude": [{"labels": {"a": "1", "b": "2"}}]},
+    "everything at once": {
+        "exclude": [
+            {
+                "namespace": "s*p",
+                "kind": "Deployment",
+                "name": "db*",
+                "owner": "db.example/*",
+                "labels": {"a": "*", "b": "2"},
+            }
+        ]
+    },
+}
+PLACES: Final = ("shop", "payments", "openshift-dns", "openshift", "gate-system", "abc", "acb")
+LABELS: Final[tuple[dict[str, str], ...]] = (
+    {},
+    {"example.com/managed-by": "operator"},
+    {"example.com/managed-by": "opera"},
+    {"a": "1"},
+    {"a": "2", "b": "2"},
+    {"a": "1", "b": "2"},
+)
+
+
+def excluded_or_not() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Build workloads that differ in what exclusions ask about, each with a namespace."""
+    names = ({"name": "db"}, {"name": "db-1"}, {"name": "a.v1"}, {"generateName": "db-"}, {})
+    owners = ([], [OWNER], [CORE_OWNER], [CORE_OWNER, OWNER])
+    for name, owned, labels, kind in (
+        *itertools.product(names, owners, LABELS[-1:], ("Deployment",)),
+        *itertools.product(names[:1], owners[:2], LABELS, ("Deployment", "DaemonSet")),
+    ):
+        new = workload(kind=KINDS[kind])
+        new["metadata"] = {**name, "annotations": {INJECT: "enabled"}}
+        if labels:
+            new["metadata"]["labels"] = labels
+        if owned:
+            new["metadata"]["ownerReferences"] = owned
+        yield "shop", new
+    for place in PLACES:
+        new = workload("an annotation enabled")
+        new["metadata"]["name"] = "db"
+        yield place, new
+
+
+@pytest.mark.parametrize("webhook", [BY_DEFAULT, ALWAYS], ids=str)
+@pytest.mark.parametrize("excluded", EXCLUDED)
+def test_the_api_server_sends_just_what_the_webhook_does_not_exclude(
+    scope: str, excluded: str, webhook: Manifest
+) -> None:
+    """Selectors and conditions on one side, the webhook's own matching on the other."""
+    values = EXCLUDED[excluded]
+    webhooks = configuration({"scope": scope, **values}, webhook)
+    sent = set()
+    for labels in (NAMESPACES["silent"], NAMESPACES["enabled"]):
+        for place, new in excluded_or_not():
+            request = request_for(new, namespace=place, labels=labels)
+            entries = called(webhooks, request)
+            assert len(entries) == wanted(request, scope, values), (place, new)
+            sent.add(bool(entries))
+    assert sent == {True, False}  # nothing and everything excluded would prove little
+
+
+@pytest.mark.parametrize("excluded", [each for each in EXCLUDED if each != "namespaces"])
+def test_an_excluded_workload_is_not_sent_for_its_record(scope: str, excluded: str) -> None:
+    """Outside the exclusions alone a record brings a workload to the webhook."""
+    values = EXCLUDED[excluded]
+    webhooks = configuration({"scope": scope, **values}, BY_DEFAULT)
+    for place, new in excluded_or_not():
+        new["metadata"].setdefault("annotations", {})[RECORD] = A_RECORD
+        request = request_for(new, new, namespace=place, labels=NAMESPACES["enabled"])
+        assert len(called(webhooks, request)) == wanted(request, scope, values), (place, new)
+
+
+@pytest.mark.parametrize(
+    ("values", "costs"),
+    [
+        ({"excludedNamespaces": ["payments"]}, False),
+        (EXCLUDED["a label"], False),
+        (EXCLUDED["two items of one label"], False),
+        ({"excludedNamespaces": ["openshift-*"]}, True),
+        (EXCLUDED["two labels at once"], True),
+        (EXCLUDED["a label by pattern"], True),
+        (EXCLUDED["an owner"], True),
+    ],
+    ids=str,
+)
+def test_only_what_no_selector_can_tell_costs_conditions(values: Manifest, *, costs: bool) -> None:
+    """Names of namespaces and single labels are told by selectors: no copy for CEL."""
+    in_scope = configuration(values, BY_DEFAULT)["webhooks"][0]
+    assert ("matchConditions" in in_scope) == costs
+
+
+def test_a_namespace_excluded_by_pattern_gets_no_label_of_the_load_balancer() -> None:
+    """Its own entry judges by the name of the Namespace itself."""
+    values = {"awsReadinessGates": True, "scope": "cluster", "excludedNamespaces": ["openshift-*"]}
+    for name, sent in (("openshift-dns", False), ("shop", True)):
+        labels = {"kubernetes.io/metadata.name": name}
+        namespace = {"metadata": {"name": name, "labels": labels}}
+        request = Request("", "namespaces", None, labels, namespace)
+        assert bool(called(configuration(values), request)) == sent

@@ -203,6 +203,42 @@ def test_the_version_of_the_api_server_decides_the_handler(plan: Any) -> None:
         assert ('{"sleep":{"seconds":30}}' in plan(DEPLOYMENT, arguments=arguments)[1]) is native
 
 
+@pytest.mark.parametrize(
+    ("option", "native"),
+    [
+        ("--oldest-node=1.29", False),
+        ("--oldest-node=v1.30.1-eks-1", True),
+        ("--rollout-sleep=no", True),
+    ],
+)
+def test_what_the_cluster_can_carry_decides_the_handler(
+    plan: Any, option: str, *, native: bool
+) -> None:
+    """A Deployment depends on the nodes, and not on the CRD of Argo Rollouts."""
+    out = plan(DEPLOYMENT, arguments=(option, "-oyaml"))[1]
+    assert ("sleep:" in out) is native
+    rollout = DEPLOYMENT.replace("apps/v1", "argoproj.io/v1alpha1").replace("Deployment", "Rollout")
+    out = plan(rollout, arguments=(option, "-oyaml"))[1]
+    assert ("sleep:" in out) is (option == "--oldest-node=v1.30.1-eks-1")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_namespaces_of_the_same_input_are_known(plan: Any, tmp_path: Path, *, first: bool) -> None:
+    """Wherever they stand, unless the namespace file says otherwise."""
+    label = "labels: {seamless-rollouts.dev/inject: disabled}"
+    namespace = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: default, {label}}}\n"
+    both = f"{namespace}---\n{DEPLOYMENT}" if first else f"{DEPLOYMENT}---\n{namespace}"
+    both = both.replace("namespace: shop", "namespace: default")
+    status, out, _ = plan(both, arguments=("-ojson",))
+    (workload,) = json.loads(out)["workloads"]
+    assert status == 0
+    assert (workload["skipped"], workload["namespaceKnown"]) == ("disabled", True)
+    path = tmp_path / "namespaces.yaml"
+    path.write_text(namespace.replace("disabled", "enabled"))
+    out = plan(both, arguments=("-ojson", f"--namespace-file={path}"))[1]
+    assert json.loads(out)["workloads"][0]["skipped"] is None
+
+
 def test_audit_mode_patches_nothing_and_tells_what_it_would(plan: Any, tmp_path: Path) -> None:
     """As the webhook does in that mode."""
     path = tmp_path / "config.yaml"

@@ -17,6 +17,7 @@ from tests.builders import Json, admission, after, deployment, namespaces, worke
 from tests.cluster.fake_api import CONFIGURATIONS, Fault, once
 from tests.cluster.served import SERVED, Served
 from webhook import cli
+from webhook.cluster.version import CRD_PATH, NODES_PATH
 from webhook.cluster.workloads import Workloads
 from webhook.standing import STATES
 from webhook.workload import ROLLOUT
@@ -260,6 +261,8 @@ def test_in_a_pod_of_the_chart_nothing_but_workloads_and_namespaces_is_read(
     assert json.loads(out)["namespaces"]["seamless"]["out-of-scope"] == 1
     assert {request.path for request in api.requests} == {
         "/version",
+        NODES_PATH,
+        CRD_PATH,
         "/api/v1/namespaces",
         *(f"/apis/apps/v1/{resource}" for resource in SERVED),
         "/apis/argoproj.io/v1alpha1/rollouts",

@@ -27,6 +27,7 @@ import kubernetes
 from webhook.cluster.client import Api
 
 NAMESPACES = "/api/v1/namespaces"
+NODES = "/api/v1/nodes"
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
@@ -179,6 +180,8 @@ class FakeApi:
         with self._changed:
             if request.path == "/version":
                 return 200, self.version
+            if request.path == NODES:
+                return self._table(request)
             collection, _, name = request.path.rpartition("/")
             if request.path in (NAMESPACES, CONFIGURATIONS) or request.path.endswith("/secrets"):
                 if request.method == "POST":
@@ -224,6 +227,20 @@ class FakeApi:
             metadata["continue"] = f"{start + limit}/{version}"
         items = [self.objects[request.path][name] for name in page]
         return 200, {"metadata": metadata, "items": items}
+
+    def _table(self, request: Request) -> tuple[int, dict[str, Any]]:
+        """Give a list of nodes as `kubectl get` asks for it."""
+        status, page = self._list(request)
+        if status == 200:
+            items = page.pop("items")
+            rows = [
+                {"cells": [each["metadata"]["name"], "Ready", "<none>", "3d", each["version"]]}
+                for each in items
+            ]
+            columns = ["Name", "Status", "Roles", "Age", "Version"]
+            page["columnDefinitions"] = [{"name": name, "type": "string"} for name in columns]
+            page |= {"kind": "Table", "rows": rows}
+        return status, page
 
     def events(self, request: Request) -> Iterator[bytes]:
         """Give the lines of a watch, until it ends; raises where it is to break off."""

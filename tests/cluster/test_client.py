@@ -10,7 +10,7 @@ from tests.cluster.fake_api import FakeApi, Fault, once
 from webhook.cluster import client
 from webhook.cluster.client import Api, ApiError, ClusterError, connect
 from webhook.cluster.installed import current_namespace
-from webhook.cluster.version import ServerVersionWatch, parse_version
+from webhook.cluster.version import ClusterWatch, parse_version
 from webhook.mutations.model import ServerVersion
 
 
@@ -151,17 +151,17 @@ def test_a_version_is_read_however_it_is_written(
 
 def test_the_version_is_learned_and_refreshed_and_outlives_errors(fake: FakeApi) -> None:
     """None at first, then what was last heard of."""
-    watch = ServerVersionWatch(fake.api())
+    watch = ClusterWatch(fake.api())
     fake.faults.append(once(Fault(503)))
     assert watch.step() < 1
-    assert watch.version() is None
-    assert 400 < watch.step() < 800
-    assert watch.version() == ServerVersion(1, 30)
+    assert watch.cluster().server is None
+    assert 200 < watch.step() < 400
+    assert watch.cluster().server == ServerVersion(1, 30)
     fake.version = {"major": "1", "minor": "31"}
     watch.step()
-    assert watch.version() == ServerVersion(1, 31)
+    assert watch.cluster().server == ServerVersion(1, 31)
     fake.version = {}
     watch.step()
     fake.faults.append(once(Fault(0)))
     watch.step()
-    assert watch.version() == ServerVersion(1, 31)
+    assert watch.cluster().server == ServerVersion(1, 31)

@@ -58,7 +58,7 @@ def test_self_managed_certificates_are_ready_with_namespaces_and_trust(fake: Fak
         until(lambda: found.problems() == ["there is no MutatingWebhookConfiguration ours"])
         install(fake)
         until(lambda: not found.problems())
-        until(found.version)
+        until(found.cluster)
         assert found.lookup("a") is not None
         fake.namespace("b")
         until(lambda: found.fetch("b", 1.0))
@@ -102,7 +102,7 @@ def test_without_a_cluster_only_files_are_looked_after(tmp_path: Path) -> None:
     assert found.problems() == []
     assert found.lookup("a") is None
     assert found.fetch("a", 1.0) is None
-    assert found.version() is None
+    assert found.cluster() == (None, None, None)
     assert set(found.metrics()) == {"seamless_certificate_expiry_timestamp_seconds"}
     found.stop()
 

@@ -261,7 +261,8 @@ def test_settings_are_the_same_from_every_layer(given: Json, asked: Json) -> Non
         if given["metadata"].get("annotations", ...) is not None
         else changed(given, "metadata", "labels", to={"seamless-rollouts.dev/inject": "enabled"})
     )
-    by_configuration = decide(serving, None, admission({"defaults": asked}, mutations=ALL))
+    where = {"kindDefaults": {given["kind"]: asked}}
+    by_configuration = decide(serving, None, admission(where, mutations=ALL))
     namespace = admission(mutations=ALL, namespace=namespaces(**asked))
     by_namespace = decide(serving, None, namespace)
     assert canonical(by_configuration.result) == canonical(by_namespace.result)

@@ -690,3 +690,35 @@ def test_two_containers_of_one_name_never_swap_their_hooks() -> None:
     first, second = hooks(after(given))
     assert first["exec"]["command"][-1] == "one"
     assert second["exec"]["command"][-1] == "other"
+
+
+@pytest.mark.parametrize(
+    ("kind", "cluster", "why"),
+    [
+        ("Deployment", {"server": (1, 29)}, "the API server is Kubernetes 1.29"),
+        ("Deployment", {"oldest_node": (1, 28)}, "a node is Kubernetes 1.28"),
+        ("Rollout", {"oldest_node": (1, 29), "server": (1, 33)}, "a node is Kubernetes 1.29"),
+        ("Rollout", {"rollout_sleep": False}, "the Rollout CRD has no preStop.sleep"),
+        ("Rollout", {"rollout_sleep": True}, None),
+        ("Deployment", {"rollout_sleep": False}, None),
+        ("StatefulSet", {"server": (1, 30), "oldest_node": (1, 30)}, None),
+        ("Rollout", {}, None),
+    ],
+    ids=str,
+)
+def test_the_native_sleep_is_used_where_all_can_carry_it(
+    kind: str, cluster: Json, why: str | None
+) -> None:
+    """What is not known forbids nothing, and a warning says which of them did."""
+    known = {
+        key: ServerVersion(*is_) if isinstance(is_, tuple) else is_ for key, is_ in cluster.items()
+    }
+    by = admission(**known)
+    for handler in ("auto", "sleep"):
+        decision = decide(workload(kind, says={"pre-stop-handler": handler}), by=by)
+        assert hooks(decision.result) == [EXEC_30 if why else NATIVE_30]
+    told = [each.text for each in decision.alerts if each.code == "sleep-too-new"]
+    assert bool(told) == bool(why)
+    assert all(str(why) in each for each in told)
+    windows = workload(kind, pod={"os": {"name": "windows"}})
+    assert hooks(decide(windows, by=by).result or windows) == [None if why else NATIVE_30]

@@ -543,7 +543,9 @@ mode: patch
 invalidSettings: deny
 applyDefaultsTo: serving
 kinds: [Deployment, StatefulSet, DaemonSet, Rollout]
-excludedNamespaces: [monitoring]
+excludedNamespaces: [monitoring, openshift-*]
+exclude: [{namespace: a*, kind: "*Set", name: db-*, owner: db.example/*, labels: {a: "1*"}}]
+kindDefaults: {DaemonSet: {min-ready: none}}
 defaults: {pre-stop-sleep: 30s, min-ready: 30}
 precheck: {image: "example/image:1", runAsUser: 65532, resources: {limits: {cpu: 1}}}
 awsReadinessGates: false

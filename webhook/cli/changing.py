@@ -277,11 +277,11 @@ def _admission(
         if not command.needs_webhook_patching:
             return None
         settings = Configuration()
-    version = workloads.server()
+    cluster = workloads.cluster()
     admission = Admission(
         settings,
         namespaces=namespaces.known.get,
-        server=lambda: version,
+        cluster=lambda: cluster,
         own_namespace=found.namespace or os.environ.get("POD_NAMESPACE"),
     )
     namespaces.parse = admission.table.namespace

@@ -31,7 +31,7 @@ from webhook.cli.common import (
 from webhook.config import Configuration
 from webhook.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
 from webhook.manifests import Document, ManifestError, dump, read
-from webhook.mutations.model import ServerVersion
+from webhook.mutations.model import Cluster, ServerVersion
 from webhook.printable import harmful, json_text, printable
 from webhook.review import warning_text
 from webhook.settings import BUILT_IN, PREFIX, InvalidSettingError, Namespace
@@ -40,7 +40,8 @@ from webhook.workload import DEFAULT_GRACE_SECONDS, Kind, find_kind, mapping
 PROGRAM: Final = "seamless plan"
 DESCRIPTION: Final = """\
 Show what the webhook would make of manifests, offline. Reads YAML or JSON, several documents a
-file, and List objects. Without --namespace-file every namespace counts as selected."""
+file, and List objects. A namespace that is neither among them nor in --namespace-file counts as
+selected."""
 EXIT: Final = """\
 exit status: 0 done; 1 a manifest would be refused, or with --exit-code one would be changed;
 2 wrong use or bad input"""
@@ -134,6 +135,14 @@ def _parser() -> Parser:
         "--kube-version", type=_version, metavar="1.N", help="the API server's version"
     )
     parser.add_argument(
+        "--oldest-node", type=_version, metavar="1.N", help="the version of the oldest kubelet"
+    )
+    parser.add_argument(
+        "--rollout-sleep",
+        choices=("yes", "no"),
+        help="whether the CRD of Argo Rollouts has preStop.sleep",
+    )
+    parser.add_argument(
         "--exit-code", action="store_true", help="exit with 1 where a manifest would be changed"
     )
     return parser
@@ -155,33 +164,35 @@ def _version(text: str) -> ServerVersion:
 
 def _plan(options: Any, settings: Configuration) -> Plan:
     namespaces: dict[str, Namespace] = {}
-    admission = Admission(settings, namespaces=namespaces.get, server=lambda: options.kube_version)
-    if options.namespace_file:
-        for document in read(read_text(options.namespace_file), options.namespace_file):
-            for _, _, each in _objects(document):
-                if _is_namespace(each):
-                    metadata = mapping(each.get("metadata"))
-                    name, labels = str(metadata.get("name")), metadata.get("labels")
-                    found = admission.table.namespace(name, labels, metadata.get("annotations"))
-                    namespaces[name] = found
+    sleep = None if options.rollout_sleep is None else options.rollout_sleep == "yes"
+    cluster = Cluster(options.kube_version, options.oldest_node, sleep)
+    admission = Admission(settings, namespaces=namespaces.get, cluster=lambda: cluster)
     plan = Plan()
     for path in options.files:
         source = "standard input" if path == "-" else path
-        for document in read(read_text(path, stdin=True), source):
-            plan.documents.append(document)
-            for item, kind, each in _objects(document):
-                if kind is None and settings.aws_readiness_gates and _is_namespace(each):
-                    kind = aws.NAMESPACE_KIND  # noqa: PLW2901 - the one kind that is no workload
-                if kind is None:
-                    continue
+        plan.documents += read(read_text(path, stdin=True), source)
+    said = plan.documents
+    if options.namespace_file:  # it has the last word
+        said = said + read(read_text(options.namespace_file), options.namespace_file)
+    for document in said:
+        for _, _, each in _objects(document):
+            if _is_namespace(each):
                 metadata = mapping(each.get("metadata"))
-                namespace = str(metadata.get("namespace") or options.namespace)
-                known = namespace in namespaces
-                if kind is aws.NAMESPACE_KIND:
-                    namespace, known = str(metadata.get("name")), True
-                plan.workloads.append(
-                    _decide(admission, document, item, kind, each, namespace, known)
-                )
+                name, labels = str(metadata.get("name")), metadata.get("labels")
+                found = admission.table.namespace(name, labels, metadata.get("annotations"))
+                namespaces[name] = found
+    for document in plan.documents:
+        for item, kind, each in _objects(document):
+            if kind is None and settings.aws_readiness_gates and _is_namespace(each):
+                kind = aws.NAMESPACE_KIND  # noqa: PLW2901 - the one kind that is no workload
+            if kind is None:
+                continue
+            metadata = mapping(each.get("metadata"))
+            namespace = str(metadata.get("namespace") or options.namespace)
+            known = namespace in namespaces
+            if kind is aws.NAMESPACE_KIND:
+                namespace, known = str(metadata.get("name")), True
+            plan.workloads.append(_decide(admission, document, item, kind, each, namespace, known))
     return plan
 
 

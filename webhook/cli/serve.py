@@ -25,7 +25,7 @@ from webhook.admission import Admission, Answer
 from webhook.certificates import CertificateError, Pair
 from webhook.cli.common import Parser, UsageError, configuration, fail, quoted, whole_number
 from webhook.config import Configuration
-from webhook.mutations.model import ServerVersion
+from webhook.mutations.model import UNKNOWN_CLUSTER, Cluster
 from webhook.review import Request
 from webhook.settings import InvalidSettingError, Namespace, duration
 from webhook.tracing import TracingError
@@ -258,7 +258,7 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
     admission = Admission(
         options.configuration,
         namespaces=known.lookup,
-        server=known.version,
+        cluster=known.cluster,
         own_namespace=options.own_namespace,
     )
     metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
@@ -381,7 +381,7 @@ class _Known(Protocol):
     def stop(self) -> None: ...
     def lookup(self, name: str) -> Namespace | None: ...
     def fetch(self, name: str, timeout: float) -> Namespace | None: ...
-    def version(self) -> ServerVersion | None: ...
+    def cluster(self) -> Cluster: ...
     def problems(self) -> list[str]: ...
     def metrics(self) -> Mapping[str, tuple[str, float]]: ...
 
@@ -403,8 +403,9 @@ class _Nothing:
     def fetch(self, _name: str, _timeout: float) -> None:
         """Have nobody to ask."""
 
-    def version(self) -> None:
-        """Know no version."""
+    def cluster(self) -> Cluster:
+        """Know nothing of what it can carry."""
+        return UNKNOWN_CLUSTER
 
     def problems(self) -> list[str]:
         """Be content."""

@@ -13,8 +13,8 @@ from webhook.cluster.authority import SelfManagedCertificates
 from webhook.cluster.client import Api, ClusterError, connect
 from webhook.cluster.namespaces import NamespaceWatch, Parse
 from webhook.cluster.trust import TrustWatch
-from webhook.cluster.version import ServerVersionWatch
-from webhook.mutations.model import ServerVersion
+from webhook.cluster.version import ClusterWatch
+from webhook.mutations.model import UNKNOWN_CLUSTER, Cluster
 from webhook.settings import Namespace
 
 UNKNOWN_NAMESPACES: Final = "namespaces are not known yet"
@@ -69,11 +69,11 @@ class ClusterSession:
         api = Api(client) if client is not None else None
         self.namespaces: NamespaceWatch | None = None
         self.certificates: FileCertificates | SelfManagedCertificates | None = None
-        self._versions: ServerVersionWatch | None = None
+        self._cluster: ClusterWatch | None = None
         self._trust: TrustWatch | None = None
         if api is not None:
-            self._versions = ServerVersionWatch(api)
-            self.namespaces = NamespaceWatch(api, parse, on_connect=self._versions.refresh)
+            self._cluster = ClusterWatch(api)
+            self.namespaces = NamespaceWatch(api, parse, on_connect=self._cluster.refresh)
         self._take_certificates(options, api)
 
     def _take_certificates(self, options: Options, api: Api | None) -> None:
@@ -113,7 +113,7 @@ class ClusterSession:
             self._trust.refresh()
 
     def _parts(self) -> Iterable[object]:
-        found = (self.certificates, self.namespaces, self._versions, self._trust)
+        found = (self.certificates, self.namespaces, self._cluster, self._trust)
         return [each for each in found if each is not None]
 
     def start(self) -> None:
@@ -134,9 +134,9 @@ class ClusterSession:
         """Ask for a namespace that is not known; blocks for `timeout` seconds at most."""
         return self.namespaces.fetch(name, timeout) if self.namespaces else None
 
-    def version(self) -> ServerVersion | None:
-        """Give the API server's version, if it is known, without waiting."""
-        return self._versions.version() if self._versions else None
+    def cluster(self) -> Cluster:
+        """Give what is known of what the cluster can carry, without waiting."""
+        return self._cluster.cluster() if self._cluster else UNKNOWN_CLUSTER
 
     def problems(self) -> list[str]:
         """List why we are not ready; reads memory only."""
@@ -174,6 +174,15 @@ class ClusterSession:
                 "How often this process has written the CA or put a caBundle right.",
                 self.certificates.writes,
             )
+        cluster = self.cluster()
+        if cluster.oldest_node is not None:
+            text = "Minor version of the oldest kubelet; before 30 there is no native sleep."
+            tell("oldest_node_minor_version", text, cluster.oldest_node.minor)
+        tell(
+            "rollout_crd_keeps_sleep",
+            "Whether the CRD of Argo Rollouts keeps a native preStop sleep: 1, or 0.",
+            cluster.rollout_sleep,
+        )
         if self.namespaces is not None:
             tell(
                 "namespaces_age_seconds",

@@ -105,11 +105,11 @@ def survey(
         InvalidSettingError: the configuration's `defaults` do not parse.
     """
     namespaces = Namespaces(workloads)
-    version = workloads.server()
+    cluster = workloads.cluster()
     admission = Admission(
         configuration,
         namespaces=namespaces.known.get,
-        server=lambda: version,
+        cluster=lambda: cluster,
         own_namespace=own_namespace,
     )
     namespaces.parse = admission.table.namespace

@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from webhook.cluster.client import (
@@ -35,8 +35,15 @@ from webhook.cluster.client import (
     Backoff,
     Json,
 )
-from webhook.cluster.version import parse_version
-from webhook.mutations.model import ServerVersion
+from webhook.cluster.version import (
+    CRD_GROUP,
+    CRD_RESOURCE,
+    Ask,
+    oldest_node,
+    parse_version,
+    rollout_sleep,
+)
+from webhook.mutations.model import Cluster
 from webhook.settings import Namespace
 from webhook.workload import Kind, mapping
 
@@ -49,6 +56,7 @@ _CONTROLLER: Final = "seamless-rollouts.dev/"
 # Several clients may be at work; each waits for a patch that passes through webhooks.
 _PATCH_SECONDS: Final = 60.0
 
+_T = TypeVar("_T")
 _VERBS: Final = {"GET": "get", "PATCH": "patch", "POST": "create"}
 
 
@@ -88,9 +96,22 @@ class Workloads:
         """Tell the time by the API server's clock."""
         return self._api.now()
 
-    def server(self) -> ServerVersion | None:
-        """Ask for the API server's version; none where it tells none."""
-        return parse_version(self._ask("GET", "/version"))
+    def cluster(self) -> Cluster:
+        """Ask what the cluster can carry; what we have no right to ask counts as unknown."""
+        return Cluster(
+            parse_version(self._ask("GET", "/version")),
+            self._unless_forbidden(oldest_node, "", "nodes"),
+            self._unless_forbidden(rollout_sleep, CRD_GROUP, CRD_RESOURCE),
+        )
+
+    def _unless_forbidden(self, find: Callable[[Ask], _T], group: str, resource: str) -> _T | None:
+        try:
+            return find(
+                lambda method, path, **rest: self._ask(method, path, group, resource, **rest)
+            )
+        except MissingRightError as error:
+            self._tell(f"{error}; until then it counts as able to carry the native sleep")
+        return None
 
     def pages(
         self, kind: Kind, namespace: str | None = None, selector: str | None = None

@@ -4,18 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from webhook.draft import Draft, Field
 from webhook.settings import Policy, Resolved, Setting
-from webhook.workload import Kind
+from webhook.workload import ROLLOUT, Kind
 
 
 class ServerVersion(NamedTuple):
-    """The API server's version."""
+    """The version of an API server, or of a kubelet."""
 
     major: int
     minor: int
+
+
+class Cluster(NamedTuple):
+    """What the cluster can carry; None is what is not known, and forbids nothing.
+
+    Args:
+        server: the API server's version.
+        oldest_node: the version of the oldest kubelet.
+        rollout_sleep: whether the CRD of Argo Rollouts keeps a native sleep.
+    """
+
+    server: ServerVersion | None = None
+    oldest_node: ServerVersion | None = None
+    rollout_sleep: bool | None = None
+
+
+UNKNOWN_CLUSTER: Final = Cluster()
+FIRST_WITH_SLEEP: Final = ServerVersion(1, 30)
+"""The first version of API server and kubelet that has the native sleep without a feature gate."""
+
+
+def no_native_sleep(cluster: Cluster, kind: Kind) -> str | None:
+    """Say what forbids the native sleep for workloads of a kind; None where nothing does."""
+    for version, what in ((cluster.server, "the API server"), (cluster.oldest_node, "a node")):
+        if version is not None and version < FIRST_WITH_SLEEP:
+            return f"{what} is Kubernetes {version.major}.{version.minor}, before 1.30"
+    if kind is ROLLOUT and cluster.rollout_sleep is False:
+        return "the Rollout CRD has no preStop.sleep"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +63,7 @@ class Situation:
     A plain class, as it is made for each request: a frozen dataclass takes five times as long.
     """
 
-    __slots__ = ("inherits", "kind", "namespace", "policy", "precheck", "server", "serving")
+    __slots__ = ("cluster", "inherits", "kind", "namespace", "policy", "precheck", "serving")
 
     def __init__(
         self,
@@ -44,7 +73,7 @@ class Situation:
         policy: Policy,
         serving: bool,
         inherits: bool,
-        server: ServerVersion | None,
+        cluster: Cluster,
         precheck: PrecheckContainer,
     ) -> None:
         self.kind = kind
@@ -52,7 +81,7 @@ class Situation:
         self.policy = policy
         self.serving = serving
         self.inherits = inherits
-        self.server = server
+        self.cluster = cluster
         self.precheck = precheck
 
     def __getitem__(self, setting: str) -> Resolved:

@@ -16,7 +16,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
 from webhook.draft import KEEP, NAMED, NOTHING, Draft, Field, Injection, identical
-from webhook.mutations.model import Mutation, ServerVersion, Situation
+from webhook.mutations.model import Mutation, Situation, no_native_sleep
 from webhook.mutations.strategy import will_surge
 from webhook.settings import Setting, container_names, duration, one_of
 from webhook.workload import (
@@ -28,8 +28,6 @@ from webhook.workload import (
     never_overlaps,
     pre_stop,
 )
-
-_FIRST_WITH_SLEEP: Final = ServerVersion(1, 30)
 
 
 def _release(current: Any, injection: Injection) -> Any:
@@ -188,17 +186,17 @@ def _slept(ours: dict[str, Any]) -> int:
 
 def _hook(draft: Draft, situation: Situation, seconds: int) -> dict[str, Any] | None:
     handler = situation["pre-stop-handler"].value
-    too_old = situation.server is not None and situation.server < _FIRST_WITH_SLEEP
-    if handler != "exec" and not too_old:
+    forbids = no_native_sleep(situation.cluster, situation.kind)
+    if handler != "exec" and not forbids:
         return {"sleep": {"seconds": seconds}}
     if is_windows(draft.root):
-        if too_old:
-            draft.alert("no-sleep-on-windows", "no preStop sleep on Windows before Kubernetes 1.30")
+        if forbids:
+            draft.alert("no-sleep-on-windows", f"no preStop sleep on Windows: {forbids}")
             return None
         draft.alert("exec-on-windows", "pre-stop-handler: exec has no sleep on Windows: native")
         return {"sleep": {"seconds": seconds}}
     if handler == "sleep":
-        draft.alert("sleep-too-new", "the sleep action needs Kubernetes 1.30: exec is used")
+        draft.alert("sleep-too-new", f"pre-stop-handler: exec is used: {forbids}")
     draft.alert("exec-sleep", "the preStop exec sleep does nothing in an image without `sleep`")
     return {"exec": {"command": ["sleep", str(seconds)]}}
 
@@ -256,10 +254,11 @@ def _make_native(draft: Draft, situation: Situation, name: str, hook: dict[str, 
         return  # it is one
     seconds = sleep_seconds(hook)
     most = situation["max-grace"].value
+    forbids = no_native_sleep(situation.cluster, situation.kind)
     if not seconds:
         why = "it does more than sleep" if seconds is None else "it sleeps no time"
-    elif situation.server is not None and situation.server < _FIRST_WITH_SLEEP:
-        why = "the sleep action needs Kubernetes 1.30"
+    elif forbids:
+        why = forbids
     elif most is not None and seconds > max(most, grace_seconds(draft.root)):
         why = f"it sleeps {seconds} s, max-grace is {most}"
     else:
@@ -286,8 +285,8 @@ MUTATION: Final[Mutation] = Mutation(
             off="auto",
             default="auto",
             takes="`auto` `sleep` `exec`",
-            help="the native `sleep` action where the API server is 1.30 or newer (or unknown), "
-            "else `exec: [sleep, N]`",
+            help="the native `sleep` action where API server and nodes are 1.30 or newer (or "
+            "unknown), and for a Rollout where its CRD has it; else `exec: [sleep, N]`",
             modifies="pre-stop-sleep",
         ),
         Setting(

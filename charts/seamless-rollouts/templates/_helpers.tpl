@@ -94,6 +94,14 @@ precheck.runAsUser must then be written as null, for absent means 65532.
 {{- range $name, $value := .Values.defaults }}
 {{- $_ := set $defaults $name (toString $value) }}
 {{- end }}
+{{- $kindDefaults := dict }}
+{{- range $kind, $settings := .Values.kindDefaults }}
+{{- $texts := dict }}
+{{- range $name, $value := $settings }}
+{{- $_ := set $texts $name (toString $value) }}
+{{- end }}
+{{- $_ := set $kindDefaults $kind $texts }}
+{{- end }}
 {{- $user := dict "runAsUser" nil }}
 {{- if hasKey .Values.precheck "runAsUser" }}
 {{- $_ := set $user "runAsUser" (int64 .Values.precheck.runAsUser) }}
@@ -105,7 +113,9 @@ precheck.runAsUser must then be written as null, for absent means 65532.
   "applyDefaultsTo" .Values.applyDefaultsTo
   "kinds" .Values.kinds
   "excludedNamespaces" .Values.excludedNamespaces
+  "exclude" .Values.exclude
   "defaults" $defaults
+  "kindDefaults" $kindDefaults
   "precheck" (dict
     "image" (default (include "seamless-rollouts.image" .) .Values.precheck.image)
     "imagePullPolicy" .Values.precheck.imagePullPolicy
@@ -116,9 +126,15 @@ precheck.runAsUser must then be written as null, for absent means 65532.
   | toYaml }}
 {{- end }}
 
-{{/* Namespaces that are never touched, whatever the values say; as JSON. */}}
+{{/* Namespaces that are never touched, whatever the values say; as JSON. Patterns are no names. */}}
 {{- define "seamless-rollouts.excludedNamespaces" -}}
-{{- concat (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) .Values.excludedNamespaces | uniq | sortAlpha | toJson }}
+{{- $names := list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace }}
+{{- range .Values.excludedNamespaces }}
+{{- if not (contains "*" .) }}
+{{- $names = append $names . }}
+{{- end }}
+{{- end }}
+{{- $names | uniq | sortAlpha | toJson }}
 {{- end }}
 
 {{/* What the schema cannot say, or not clearly. */}}
@@ -128,6 +144,14 @@ precheck.runAsUser must then be written as null, for absent means 65532.
 {{- end }}
 {{- if and .Values.certificates.provided.caBundle (ne .Values.certificates.mode "provided") }}
 {{- fail (printf "certificates.provided.caBundle: only with certificates.mode=provided: with %s the CA comes from there" .Values.certificates.mode) }}
+{{- end }}
+{{- range $index, $item := .Values.exclude }}
+{{- with get $item "kind" }}
+{{- $kind := printf "^%s$" (include "seamless-rollouts.regex" .) }}
+{{- if not (or (regexMatch $kind "Deployment") (regexMatch $kind "StatefulSet") (regexMatch $kind "DaemonSet") (regexMatch $kind "Rollout")) }}
+{{- fail (printf "exclude.%d.kind: %s: expected one of Deployment, StatefulSet, DaemonSet, Rollout, or a pattern that takes one" $index .) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and .Values.clientCA.configMapName .Values.clientCA.secretName }}
 {{- fail "clientCA: set configMapName or secretName, not both" }}
@@ -143,5 +167,6 @@ precheck.runAsUser must then be written as null, for absent means 65532.
 {{/* Whether `helm test` has anything to test: not where nothing is patched. */}}
 {{- define "seamless-rollouts.testable" -}}
 {{- $excluded := include "seamless-rollouts.excludedNamespaces" . | fromJsonArray }}
-{{- if and .Values.webhook.enabled (eq .Values.mode "patch") (has "Deployment" .Values.kinds) (not (has .Values.tests.namespace $excluded)) }}true{{ end }}
+{{- $pattern := include "seamless-rollouts.excludedNamespacePattern" . }}
+{{- if and .Values.webhook.enabled (eq .Values.mode "patch") (has "Deployment" .Values.kinds) (not (has .Values.tests.namespace $excluded)) (not (and $pattern (regexMatch $pattern .Values.tests.namespace))) }}true{{ end }}
 {{- end }}

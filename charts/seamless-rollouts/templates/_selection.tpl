@@ -57,6 +57,125 @@ one object `disabled` beats `enabled`. What bears a record is sent all the same,
 )
 {{- end }}
 
+{{/*
+A pattern as a regular expression (RE2, whose time is in proportion to the text). In patterns stand
+only letters, digits and `-._/*`.
+*/}}
+{{- define "seamless-rollouts.regex" -}}
+{{- regexReplaceAll "\\*+" (replace "." "[.]" .) ".*" }}
+{{- end }}
+
+{{/* The patterns among excludedNamespaces as one regular expression; nothing where there are none. */}}
+{{- define "seamless-rollouts.excludedNamespacePattern" -}}
+{{- $patterns := list }}
+{{- range .Values.excludedNamespaces }}
+{{- if contains "*" . }}
+{{- $patterns = append $patterns (include "seamless-rollouts.regex" .) }}
+{{- end }}
+{{- end }}
+{{- with $patterns }}^({{ join "|" . }})${{ end }}
+{{- end }}
+
+{{/* An expression that a text, an expression as well, is taken by a pattern. */}}
+{{- define "seamless-rollouts.matches" -}}
+{{- if contains "*" .pattern -}}
+{{ .text }}.matches('^{{ include "seamless-rollouts.regex" .pattern }}$')
+{{- else -}}
+{{ .text }} == '{{ .pattern }}'
+{{- end }}
+{{- end }}
+
+{{/* An expression that an owner reference `o` is of a GROUP/KIND; the core group's name is empty. */}}
+{{- define "seamless-rollouts.owns" -}}
+{{- $group := regexReplaceAll "/.*" . "" }}
+{{- $kind := regexReplaceAll "^[^/]*/" . "" }}
+{{- $version := printf "%s/[^/]*" (include "seamless-rollouts.regex" $group | replace ".*" "[^/]*") }}
+{{- if eq $group "" }}
+{{- $version = "[^/]*" }}
+{{- else if regexMatch "^\\*+$" $group }}
+{{- $version = ".*" }}
+{{- end -}}
+has(o.apiVersion) && o.apiVersion.matches('^{{ $version }}$') && has(o.kind) && {{ include "seamless-rollouts.matches" (dict "text" "o.kind" "pattern" $kind) }}
+{{- end }}
+
+{{/*
+Whether an item of `exclude` is a single label without a pattern: then an objectSelector says it, at
+no cost. Gives the label's key.
+*/}}
+{{- define "seamless-rollouts.excludedLabel" -}}
+{{- $labels := default dict (get . "labels") }}
+{{- if and (eq (len (keys . )) 1) (eq (len (keys $labels)) 1) }}
+{{- range $key, $value := $labels }}
+{{- if not (or (contains "*" $key) (contains "*" (toString $value))) }}{{ $key }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* One item of `exclude`, in CEL. */}}
+{{- define "seamless-rollouts.excludes" -}}
+{{- $all := list }}
+{{- with get . "namespace" }}
+{{- $all = append $all (include "seamless-rollouts.matches" (dict "text" "request.namespace" "pattern" .)) }}
+{{- end }}
+{{- with get . "kind" }}
+{{- $all = append $all (include "seamless-rollouts.matches" (dict "text" "request.kind.kind" "pattern" .)) }}
+{{- end }}
+{{- with get . "name" }}
+{{- $name := "(has(object.metadata.name) && object.metadata.name != '' ? object.metadata.name : has(object.metadata.generateName) ? object.metadata.generateName : '')" }}
+{{- $all = append $all (include "seamless-rollouts.matches" (dict "text" $name "pattern" .)) }}
+{{- end }}
+{{- range $key, $value := default dict (get . "labels") }}
+{{- if contains "*" $key }}
+{{- $name := include "seamless-rollouts.matches" (dict "text" "k" "pattern" $key) }}
+{{- $value := include "seamless-rollouts.matches" (dict "text" "object.metadata.labels[k]" "pattern" (toString $value)) }}
+{{- $all = append $all (printf "has(object.metadata.labels) && object.metadata.labels.exists(k, %s && %s)" $name $value) }}
+{{- else }}
+{{- $text := printf "object.metadata.labels['%s']" $key }}
+{{- $value := include "seamless-rollouts.matches" (dict "text" $text "pattern" (toString $value)) }}
+{{- $all = append $all (printf "has(object.metadata.labels) && '%s' in object.metadata.labels && %s" $key $value) }}
+{{- end }}
+{{- end }}
+{{- with get . "owner" }}
+{{- $all = append $all (printf "has(object.metadata.ownerReferences) && object.metadata.ownerReferences.exists(o, %s)" (include "seamless-rollouts.owns" .)) }}
+{{- end }}
+{{- join " && " $all }}
+{{- end }}
+
+{{/* The conditions that keep away what is excluded and that no selector can tell. */}}
+{{- define "seamless-rollouts.exclusions" -}}
+{{- with include "seamless-rollouts.excludedNamespacePattern" . }}
+- name: namespace-not-excluded
+  expression: "!request.namespace.matches('{{ . }}')"
+{{- end }}
+{{- $items := list }}
+{{- range .Values.exclude }}
+{{- if not (include "seamless-rollouts.excludedLabel" .) }}
+{{- $items = append $items (printf "!(%s)" (include "seamless-rollouts.excludes" .)) }}
+{{- end }}
+{{- end }}
+{{- with $items }}
+- name: not-excluded
+  expression: |-
+    {{- join " &&\n" . | nindent 4 }}
+{{- end }}
+{{- end }}
+
+{{/* The objectSelector that keeps away what a single label excludes. */}}
+{{- define "seamless-rollouts.objectSelector" -}}
+{{- $expressions := list }}
+{{- range .Values.exclude }}
+{{- $labels := get . "labels" }}
+{{- with include "seamless-rollouts.excludedLabel" . }}
+{{- $expressions = append $expressions (dict "key" . "operator" "NotIn" "values" (list (toString (get $labels .)))) }}
+{{- end }}
+{{- end }}
+{{- with $expressions }}
+objectSelector:
+  matchExpressions:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- end }}
+
 {{/* The rules: only kinds that are switched on, never a subresource. */}}
 {{- define "seamless-rollouts.rules" -}}
 {{- $resources := list }}
@@ -104,6 +223,9 @@ timeoutSeconds: {{ .Values.webhook.timeoutSeconds }}
 
 {{/* What every workload must fulfil. */}}
 {{- define "seamless-rollouts.conditions" -}}
+{{- with include "seamless-rollouts.exclusions" . | trim }}
+{{ . }}
+{{- end }}
 - name: not-being-deleted
   expression: "!has(object.metadata.deletionTimestamp)"
 {{- if has "Rollout" .Values.kinds }}
