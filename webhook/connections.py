@@ -188,19 +188,19 @@ class _Parser(httptools.HttpRequestParser):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self._connection = weakref.proxy(connection)
+        self._connection = connection
         self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
 
     def feed_data(self, data: Any) -> None:
         """Parse what has arrived, as httptools does."""
-        while True:
-            try:
-                super().feed_data(data)
-            except httptools.HttpParserUpgrade as stopped:
-                super().feed_data(self._connection.head_without_upgrade())
-                data = data[stopped.args[0] :]
-            else:
-                return
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            connection = self._connection
+            head = connection.head_without_upgrade()
+            connection.parser = _Parser(connection)  # this one may have come to its end
+            connection.parser.feed_data(head)
+            connection.parser.feed_data(data[stopped.args[0] :])
 
 
 class Connection(HttpToolsProtocol):
@@ -436,7 +436,7 @@ class Server:
         self.config = config
         self.started = False
         self.open = Connections(bounds, cut)
-        self._state = ServerState()
+        self.state = ServerState()
         self._context = context
         self._listening: list[socket.socket] = []
         self._stopped = asyncio.Event()
@@ -459,11 +459,11 @@ class Server:
             each.finish()
         loop = asyncio.get_running_loop()
         end = loop.time() + _FINISH_SECONDS
-        while (len(self.open) or self._state.tasks) and loop.time() < end:  # noqa: ASYNC110
+        while (len(self.open) or self.state.tasks) and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_STEP_SECONDS)
         for each in self.open:
             each.abort()
-        for task in self._state.tasks:
+        for task in self.state.tasks:
             task.cancel()
 
     def _close_listening(self) -> None:
@@ -496,7 +496,7 @@ class Server:
                 self._listen_no_more()
                 loop.call_later(_NO_ROOM_SECONDS, self._listen)
                 return
-            connection = Connection(self.config, self._state, self.open)
+            connection = Connection(self.config, self.state, self.open)
             if self.open.add(connection):
                 connection.greeting = loop.create_task(self._greet(connection, accepted))
             else:
