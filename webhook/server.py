@@ -22,11 +22,11 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from webhook import connections
 from webhook.admission import Answer
+from webhook.dispatch import Direct
 from webhook.metrics import CONTENT_TYPE, Metrics
 from webhook.review import Request
 
@@ -118,10 +118,10 @@ def webhook_app(
             review is answered anew.
         observe: told of each answer once it is sent.
     """
-    app = FastAPI(title="Seamless Rollouts", openapi_url=None, redirect_slashes=False)
     endpoint = _Mutate(answer, metrics, state, limits, learn, observe)
-    app.router.routes.append(Route(_PATH, endpoint, methods=["POST"]))
-    return app
+    return Direct(
+        _PATH, endpoint, title="Seamless Rollouts", openapi_url=None, redirect_slashes=False
+    )
 
 
 class _RefusedError(Exception):
