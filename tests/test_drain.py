@@ -6,8 +6,11 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,3 +215,99 @@ def test_several_workers_all_drain(serve: Callable[..., Server]) -> None:
         assert server.health("/readyz") == (503, "not ready: shutting down\n")
     assert len(server.workers()) == 2
     assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def fresh(port: int) -> str:
+    """Open a connection and send a review on it; gives what became of that."""
+    opened = None
+    try:
+        opened = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
+        with trusting().wrap_socket(opened) as secure:
+            secure.sendall(REQUEST)
+            return "answered" if secure.recv(65536).startswith(b"HTTP/1.1 200") else "lost"
+    except ConnectionRefusedError:
+        return "refused"  # nobody listens any more, which the client learns before it sends
+    except OSError:
+        return "lost" if opened is not None else "refused"
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_connection_that_is_let_in_at_the_end_of_the_drain_is_answered(
+    serve: Callable[..., Server], workers: int
+) -> None:
+    """Over and over, by several clients at once: whoever was not refused has an answer."""
+    for _ in range(3):
+        server = serve("--drain-seconds=0.3", f"--workers={workers}")
+        server.until(server.workers_serve)
+        outcomes: Counter[str] = Counter()
+        ended = threading.Event()
+
+        def call(server: Server = server, ended: threading.Event = ended, found=outcomes) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+            while not ended.is_set():
+                found[fresh(server.port)] += 1
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for each in threads:
+            each.start()
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        status = server.process.wait(PATIENCE_SECONDS)
+        ended.set()
+        for each in threads:
+            each.join(PATIENCE_SECONDS)
+        assert status == 0
+        assert outcomes["lost"] == 0
+        assert outcomes["answered"] > 0
+        assert outcomes["refused"] > 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_drains_as_sigterm_does(serve: Callable[..., Server], workers: int) -> None:
+    """The terminal has gone; requests have not."""
+    server = serve("--drain-seconds=1", f"--workers={workers}")
+    server.until(server.workers_serve)
+    server.process.send_signal(signal.SIGHUP)
+    server.until(lambda: server.log().count("draining") == workers)
+    connection = server.connect()
+    assert ask(connection)[0].getheader("connection") == "close"
+    connection.close()
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_means_nothing_where_it_is_ignored(
+    serve: Callable[..., Server], workers: int
+) -> None:
+    """As under `nohup`."""
+    server = serve(
+        "--drain-seconds=0",
+        f"--workers={workers}",
+        preexec=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    server.until(server.workers_serve)
+    os.killpg(server.process.pid, signal.SIGHUP)
+    connection = server.connect()
+    answer, _content = ask(connection)
+    connection.close()
+    assert answer.status == 200
+    assert "draining" not in server.log()
+    assert server.stop() == 0
+
+
+def test_workers_drain_and_clear_up_when_their_parent_is_killed(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Nobody else would end them, or remove the folder of their metrics."""
+    server = serve("--drain-seconds=0.5", "--workers=2", environment={"TMPDIR": str(tmp_path)})
+    server.until(server.workers_serve)
+    workers = server.workers()
+    assert len(workers) == 2
+    assert len(list(tmp_path.iterdir())) == 1
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.until(lambda: server.log().count("draining") == 2)
+    assert fresh(server.port) == "answered"
+    server.until(lambda: not any(Path(f"/proc/{each}/cmdline").exists() for each in workers))
+    assert list(tmp_path.iterdir()) == []

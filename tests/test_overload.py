@@ -117,7 +117,7 @@ async def running(
         finally:
             for connection in listener.open:
                 connection.abort()
-            listener.should_exit = True
+            listener.stop()
             await task
 
 
@@ -285,7 +285,7 @@ async def large_app(scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
     if len(answer) > MEBIBYTE:
-        scope["seamless.connection"].mind_answer(len(answer))
+        scope["state"]["seamless.connection"].mind_answer(len(answer))
 
 
 @pytest.mark.parametrize(

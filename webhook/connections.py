@@ -8,6 +8,21 @@ file descriptors and patience last for the others.
 A connection that is idle costs its client dearly when it goes at the wrong time: Go's client, which
 the API server is, sends a POST once only, and loses it where the connection closes under it. So an
 idle connection is its client's to close, or it is closed last, and never with a request in it.
+
+HTTP itself is uvicorn's. What is assumed of its inside (0.54.0; each has a test in
+tests/test_connections.py, and an update that breaks one fails there):
+
+1. `HttpToolsProtocol(config, server_state, app_state)` is an `asyncio.Protocol` that any transport
+   may drive. It feeds `self.parser`, an `httptools.HttpRequestParser`, with all that arrives, whose
+   callbacks are its methods, and lets go of it when the connection is lost.
+2. `self.url` and `self.headers` are what the parser has found in the head under way.
+3. `on_response_complete` is called once an answer is written, whatever its status.
+4. A second request that comes before the first is answered waits in `self.pipeline`, as a pair
+   whose first part holds us by its `on_response`.
+5. `shutdown` closes an idle connection, and a busy one after its answer.
+6. `app_state` is copied into each scope's `state`.
+7. An error in parsing, our own in a callback too, is answered with 400, and ends the connection.
+8. `ServerState.tasks` are the requests under way.
 """
 
 from __future__ import annotations
@@ -22,18 +37,20 @@ import socket
 import ssl
 import struct
 import termios
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+import httptools
 import uvicorn
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 log = logging.getLogger("webhook")
 
 SCOPE: Final = "seamless.connection"
-"""Where a request's scope holds its `Connection`."""
+"""Where the `state` of a request's scope holds its `Connection`."""
 REASONS: Final = ("accept", "handshake", "head", "pipeline", "room", "unread")
 """Why a connection is cut off."""
 LARGE_ANSWER_BYTES: Final = 64 * 2**10
@@ -44,22 +61,13 @@ _BATCH: Final = 64  # connections accepted in one turn of the event loop
 _NO_ROOM_SECONDS: Final = 0.1
 _LOOK_SECONDS: Final = 1.0
 _STEP_SECONDS: Final = 0.02
-# File descriptors that are not for connections: files, the API server, the other port.
+_FINISH_SECONDS: Final = 10.0  # for answers under way, once told to stop
+# File descriptors that are for connections of neither port: files, the API server.
 _RESERVED: Final = 64
 _MOST_HEADERS: Final = 100
-_LONGEST_URL: Final = 65_535  # that httptools parses; uvicorn answers 400 to one that is longer
-_NOTHING: Final[Mapping[bytes, AtOnce]] = {}
-
-
-class AtOnce(Protocol):
-    """Answers a POST that has arrived whole, as most do, without waiting for anything.
-
-    An ASGI app offers it beside ASGI, as its `at_once`: a mapping of paths. A task, two messages
-    and what uvicorn keeps for them take longer than all else that serving such a request takes.
-    """
-
-    def __call__(self, connection: Connection, scope: Scope, body: bytes) -> None:
-        """Call `connection.answer`, or leave the request to the ASGI app by not doing so."""
+_MOST_AHEAD: Final = 2  # requests that are not answered yet, the one being answered included
+# What is parsed at once, so that a head is known to be too long before it is taken.
+_PIECE_BYTES: Final = 16 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class Bounds:
 
     Args:
         most: how many there may be; a new one then takes the place of the least useful.
+        share: of the file descriptors that there are for connections. The ports of one process
+            have 1 together.
         handshake_seconds: how long TLS may take to be agreed on, and to be ended.
         head_seconds: how long the head of a request may take, the first one after the handshake
             included.
@@ -77,6 +87,7 @@ class Bounds:
     """
 
     most: int = 256
+    share: float = 1.0
     handshake_seconds: float = 5.0
     head_seconds: float = 10.0
     head_bytes: int = 64 * 2**10
@@ -88,7 +99,7 @@ class Bounds:
 
         Accepting with none left would fail, and fail again at once, for as long as that lasts.
         """
-        return max(1, min(self.most, descriptors - _RESERVED))
+        return max(1, min(self.most, int((descriptors - _RESERVED) * self.share)))
 
 
 class Connections:
@@ -168,35 +179,52 @@ class Connections:
         self.forget(connection)
 
 
+class _Parser(httptools.HttpRequestParser):
+    """A parser for a server that never upgrades, and answers who would like to in HTTP/1.1.
+
+    llhttp stops behind the head of such a request, and takes its body for the next request: one
+    that a stranger could hide in it. So its head is parsed again, without the wish.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._connection = connection
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+
+    def feed_data(self, data: Any) -> None:
+        """Parse what has arrived, as httptools does."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            connection = self._connection
+            head = connection.head_without_upgrade()
+            connection.parser = _Parser(connection)  # this one may have come to its end
+            connection.parser.feed_data(head)
+            connection.parser.feed_data(data[stopped.args[0] :])
+
+
 class Connection(HttpToolsProtocol):
     """HTTP on one connection, within bounds: uvicorn has none for what is sent and not answered."""
 
     greeting: asyncio.Task[None]  # until it has a transport
     _all: Connections
     _has_transport = False
-    _in_head = False
-    _head_bytes = 0
-    _timer: asyncio.TimerHandle | None = None
     _asked = False
-    _idle_since: float | None = None  # the end of its last answer, until something arrives
-    # A request that uvicorn has not been told of, while what has just arrived is being parsed.
-    _at_once: Mapping[bytes, AtOnce]
-    _held = False
-    _whole = False
-    _keep_alive = False
-    _body = b""
+    _in_head = False
+    _upgrading = False  # the head under way is to be parsed again
+    _unanswered = 0  # requests whose head was read
+    _piece = 0  # bytes that are being parsed
+    _silent = 0  # bytes that were no body, and have made no head whole yet
+    _timer: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None  # the end of its last answer, until a request begins
 
-    @classmethod
-    def new(cls, server: Server) -> Connection:
-        """Begin with a connection that was just accepted."""
-        made = cls(config=server.config, server_state=server.server_state, app_state={})
-        made._all = server.open
-        made.headers = []
-        plain = not (server.config.root_path or server.config.limit_concurrency or made.access_log)
-        made._at_once = getattr(made.app, "at_once", _NOTHING) if plain else _NOTHING
-        return made
+    def __init__(self, config: uvicorn.Config, state: ServerState, everyone: Connections) -> None:
+        super().__init__(config=config, server_state=state, app_state={SCOPE: weakref.proxy(self)})
+        self._all = everyone
+        self.headers = []
+        self.parser = _Parser(self)
 
-    # --- what uvicorn and the event loop call ---
+    # --- what the event loop calls ---
 
     def connection_made(self, transport: Any) -> None:
         """Expect a first request, soon."""
@@ -205,113 +233,32 @@ class Connection(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=LARGE_ANSWER_BYTES)
         self._arm()
 
-    def on_message_begin(self) -> None:
-        """A request begins. No client of ours sends a third before the first is answered."""
-        if self._held:
-            self._hand_over()
-        if self.pipeline:
-            self._all.cut("pipeline")
-            self.abort()
-            message = "requests sent ahead of answers"
-            raise ValueError(message)  # ends the parsing of what has arrived
-        self._in_head = True
-        super().on_message_begin()
-        self.scope[SCOPE] = self  # type: ignore[typeddict-unknown-key]
-
-    def on_headers_complete(self) -> None:
-        """Its head is whole; for its body, the app has a bound of its own."""
-        self._in_head = False
-        self._asked = True
-        self._disarm()
-        parser = self.parser
-        if (
-            self.url.partition(b"?")[0] in self._at_once
-            and len(self.url) <= _LONGEST_URL
-            and parser.get_method() == b"POST"
-            and not (self.busy or self.expect_100_continue or parser.should_upgrade())
-        ):
-            version = parser.get_http_version()
-            self.scope["http_version"] = version
-            self._keep_alive = version != "1.0" and parser.should_keep_alive()
-            self._held = True
-        else:
-            super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """Hold a body that comes in one piece as that piece: uvicorn would copy it twice."""
-        if self._held and not self._body:
-            self._body = body
-            return
-        if self._held:
-            self._hand_over()
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """It is all there."""
-        if self._held:
-            self._whole = True
-        else:
-            super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """Begin to be idle, as in uvicorn, but with one timer for many requests."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._be_idle()
-
-    def _be_idle(self) -> None:
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._await_request(self.timeout_keep_alive)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close, if it has been idle all the time."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:
-            return  # the next answer brings a new timer
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._await_request(left)
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _await_request(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(
-            seconds, self.timeout_keep_alive_handler
-        )
-
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None  # and the timer stays: it looks when it ends
+    def data_received(self, data: bytes) -> None:
+        """Parse it by pieces, none of which goes past the bound of a head."""
+        most = self._all.bounds.head_bytes
+        at, end = 0, len(data)
+        while at < end:
+            self._piece = min(end - at, _PIECE_BYTES, most - self._silent)
+            self._silent += self._piece
+            super().data_received(data if self._piece == end else data[at : at + self._piece])
+            at += self._piece
+            if self.transport.is_closing():
+                return
+            if self._silent >= most or len(self.headers) > _MOST_HEADERS:
+                self._cut_head()
+                return
+        if self._silent and self._timer is None and (self._in_head or not self._unanswered):
+            self._arm()
 
     def pause_writing(self) -> None:
         """Wait for a client that does not read its answers, but not for ever."""
         super().pause_writing()
         self.mind_answer(2 * LARGE_ANSWER_BYTES)
 
-    def mind_answer(self, size: int) -> None:
-        """See to it that an answer that was given is read in time."""
-        if self._has_transport:
-            self._all.watch_unread(self, size)
-
-    def data_received(self, data: bytes) -> None:
-        """Mostly a head comes whole, and needs neither timer nor count."""
-        super().data_received(data)
-        if self._in_head or len(self.headers) > _MOST_HEADERS:
-            self._mind_head(len(data))
-        if self._held:
-            self._settle()
-        elif self._asked and self._idle_since is None and not (self._in_head or self.busy):
-            self._be_idle()  # it was a blank line
-
     def connection_lost(self, exc: Exception | None) -> None:
         """There is nothing to expect any more."""
         self._disarm()
-        if self.timeout_keep_alive_task is not None:
+        if self.timeout_keep_alive_task is not None:  # uvicorn leaves it where there was an error
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
         if self._has_transport:  # else it has got no further than the handshake
@@ -320,92 +267,81 @@ class Connection(HttpToolsProtocol):
 
     def let_go(self) -> None:
         """Hold nothing that holds us: what has ended goes at once, collector or not."""
-        scopes: list[Any] = [self.scope, self.cycle and self.cycle.scope]
-        for cycle, _ in self.pipeline:
+        for cycle, _app in self.pipeline:
             cycle.on_response = _nothing
-            scopes.append(cycle.scope)
         self.pipeline.clear()
-        for scope in filter(None, scopes):
-            scope.pop(SCOPE, None)
         if not self._has_transport:
             self.parser = None  # type: ignore[assignment] # as uvicorn does for others
 
-    # --- requests that are answered at once ---
+    # --- what the parser calls ---
 
-    def _settle(self) -> None:
-        """Have the held request answered, or else leave it to uvicorn and the app."""
-        if self._whole and not self.flow.write_paused and not self.transport.is_closing():
-            scope: Any = self.scope  # uvicorn's own type for it is another
-            path, _, query = self.url.partition(b"?")
-            scope["method"] = "POST"
-            scope["path"] = path.decode("ascii")
-            scope["raw_path"] = path
-            scope["query_string"] = query
-            try:
-                self._at_once[path](self, scope, self._body)
-            except Exception:
-                if not self._held:  # else the app meets it again, and uvicorn tells
-                    log.exception("a request was answered, and could not be ended")
-                    self.transport.close()
-        if self._held:
-            self._hand_over()
+    def on_message_begin(self) -> None:
+        """A request begins. No client of ours sends a third before the first is answered."""
+        if self._unanswered >= _MOST_AHEAD:
+            self._all.cut("pipeline")
+            self.abort()
+            message = "requests sent ahead of answers"
+            raise ValueError(message)  # ends the parsing of what has arrived
+        self._in_head = True
+        self._idle_since = None
+        self._silent = self._piece  # what lay before it in this piece counts, too
+        super().on_message_begin()
 
-    def answer(self, status: int, media: bytes, body: bytes, *, close: bool) -> None:
-        """Answer the held request as uvicorn would, but in one TLS record instead of two.
-
-        Args:
-            status: of HTTP.
-            media: the content type.
-            body: the answer.
-            close: whether to close the connection after it.
-        """
-        keep_alive = self._keep_alive and not close
-        self._let_go_of_held()
-        defaults = b"".join([b"%s: %s\r\n" % each for each in self.server_state.default_headers])
-        self.transport.write(
-            b"%s%scontent-type: %s\r\ncontent-length: %d\r\n%s\r\n%s"
-            % (
-                STATUS_LINE[status],
-                defaults,
-                media,
-                len(body),
-                b"" if keep_alive else b"connection: close\r\n",
-                body,
-            )
-        )
-        if not keep_alive:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _hand_over(self) -> None:
-        """Tell uvicorn of the held request, as if all of it had arrived just now."""
-        body, whole = self._body, self._whole
-        self._let_go_of_held()
+    def on_headers_complete(self) -> None:
+        """Its head is whole; for its body, the app has a bound of its own."""
+        if self.parser.get_method() == b"CONNECT":
+            message = "this is no proxy"
+            raise ValueError(message)  # what follows would be no HTTP
+        if self.parser.should_upgrade():
+            self._upgrading = True
+            return
+        self._in_head = False
+        self._asked = True
+        self._silent = 0
+        self._unanswered += 1
+        self._disarm()
         super().on_headers_complete()
-        self.cycle.keep_alive = self._keep_alive  # the parser has forgotten at a request's end
-        if body:
-            super().on_body(body)
-        if whole:
-            super().on_message_complete()
 
-    def _let_go_of_held(self) -> None:
-        self._held = self._whole = False
-        self._body = b""  # an idle connection holds nothing
+    def head_without_upgrade(self) -> bytes:
+        """Write the head that was read once more, so that it asks for no other protocol."""
+        self._upgrading = False
+        head = [
+            b"%s %s HTTP/%s"
+            % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        ]
+        head += [b"%s: %s" % each for each in self.headers if each[0] != b"upgrade"]
+        return b"\r\n".join([*head, b"", b""])
+
+    def on_body(self, body: bytes) -> None:
+        """Some of its body has come."""
+        self._silent = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """It is all there."""
+        if self._upgrading:
+            return
+        self._silent = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin to be idle, unless another request waits."""
+        self._unanswered -= 1
+        if not (self._unanswered or self._in_head):
+            self._idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def mind_answer(self, size: int) -> None:
+        """See to it that an answer that was given is read in time."""
+        if self._has_transport:
+            self._all.watch_unread(self, size)
 
     # --- bounds ---
-
-    def _mind_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._all.bounds.head_bytes or len(self.headers) > _MOST_HEADERS:
-            self._cut_head()
-        elif self._timer is None:
-            self._arm()
 
     def _arm(self) -> None:
         self._timer = self.loop.call_later(self._all.bounds.head_seconds, self._cut_head)
 
     def _disarm(self) -> None:
-        self._head_bytes = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -422,6 +358,13 @@ class Connection(HttpToolsProtocol):
         else:
             self.greeting.cancel()
 
+    def finish(self) -> None:
+        """End after the answer under way, or at once where there is none."""
+        if self._has_transport:
+            self.shutdown()
+        else:
+            self.abort()
+
     def unread(self) -> bool:
         """Tell whether the client has not taken all of its answers: the kernel knows."""
         with contextlib.suppress(OSError, ValueError):  # it has just been closed
@@ -430,8 +373,8 @@ class Connection(HttpToolsProtocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being read or answered."""
-        return self.cycle is not None and not self.cycle.response_complete
+        """Whether a request whose head was read is not answered yet."""
+        return self._unanswered > 0
 
     def usefulness(self) -> tuple[int, float]:
         """Rank: one that has never sent a request, then one that is idle, the longest first."""
@@ -448,7 +391,7 @@ class Connection(HttpToolsProtocol):
             spare_fresh: whether to spare it if it has not sent its first request.
             spare_idle: whether to spare it if it has.
         """
-        if self.busy or not self._has_transport or self.transport.is_closing():
+        if self.busy or self._in_head or not self._has_transport or self.transport.is_closing():
             return
         if spare_idle if self._asked else spare_fresh:
             return
@@ -473,11 +416,11 @@ def _unsent(source: Any) -> int:
     return number
 
 
-class Server(uvicorn.Server):
-    """A uvicorn that bounds its connections, and leaves signals to us: two share one process.
+class Server:
+    """What serves one port, until it is told to stop. Signals are not its affair.
 
     Args:
-        config: of uvicorn.
+        config: of uvicorn, which speaks HTTP on each connection.
         context: for TLS; none for plain HTTP.
         bounds: what connections may take.
         cut: told the reason of each that is cut off.
@@ -490,22 +433,44 @@ class Server(uvicorn.Server):
         bounds: Bounds,
         cut: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        super().__init__(config)
+        self.config = config
+        self.started = False
         self.open = Connections(bounds, cut)
+        self.state = ServerState()
         self._context = context
         self._listening: list[socket.socket] = []
+        self._stopped = asyncio.Event()
 
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as in uvicorn
-        """Capture none."""
-        return contextlib.nullcontext()
+    def stop(self) -> None:
+        """Accept no more, finish what is in flight, and end."""
+        self._stopped.set()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. We accept ourselves, to count connections from their first moment."""
-        await self.lifespan.startup()
-        self.servers = []
-        self._listening = sockets or []
+    async def serve(self, sockets: list[socket.socket]) -> None:
+        """Serve on sockets that listen already, until told to stop."""
+        if not self.config.loaded:
+            self.config.load()
+        # We accept ourselves, to count connections from their first moment.
+        self._listening = sockets
         self._listen()
         self.started = True
+        await self._stopped.wait()
+        self._close_listening()
+        for each in self.open:
+            each.finish()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _FINISH_SECONDS
+        while (len(self.open) or self.state.tasks) and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_STEP_SECONDS)
+        for each in self.open:
+            each.abort()
+        for task in self.state.tasks:
+            task.cancel()
+
+    def _close_listening(self) -> None:
+        self._listen_no_more()
+        for each in self._listening:
+            each.close()
+        self._listening = []
 
     def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -531,7 +496,7 @@ class Server(uvicorn.Server):
                 self._listen_no_more()
                 loop.call_later(_NO_ROOM_SECONDS, self._listen)
                 return
-            connection = Connection.new(self)
+            connection = Connection(self.config, self.state, self.open)
             if self.open.add(connection):
                 connection.greeting = loop.create_task(self._greet(connection, accepted))
             else:
@@ -554,12 +519,6 @@ class Server(uvicorn.Server):
         except asyncio.CancelledError:  # by `abort`
             self.open.forget(connection)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, and finish what is in flight."""
-        self._listen_no_more()
-        self._listening = []
-        await super().shutdown(sockets)
-
     async def leave(self, fresh_seconds: float, idle_seconds: float, hurry: asyncio.Event) -> None:
         """Accept no more, and end all connections without losing a request.
 
@@ -575,10 +534,7 @@ class Server(uvicorn.Server):
         # Whom the kernel has let in already is let in.
         while any(map(_readable, self._listening)) and loop.time() < fresh:  # noqa: ASYNC110
             await asyncio.sleep(0)
-        self._listen_no_more()
-        for each in self._listening:
-            each.close()
-        self._listening = []
+        self._close_listening()
         while len(self.open) and (now := loop.time()) < max(fresh, idle) and not hurry.is_set():
             for connection in self.open:
                 connection.leave(spare_fresh=now < fresh, spare_idle=now < idle)

@@ -15,17 +15,18 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from webhook import connections
 from webhook.admission import Answer
+from webhook.dispatch import Direct
 from webhook.metrics import CONTENT_TYPE, Metrics
 from webhook.review import Request
 
@@ -36,7 +37,6 @@ _OK: Final = 200
 _OURS: Final = frozenset({408, 413, 503})  # what a request met that may have been in order
 _JSON: Final = b"application/json"
 _TEXT: Final = b"text/plain; charset=utf-8"
-_LEARNING: Final = "seamless.learning"  # in a scope: what `at_once` found is to be awaited
 _DIGITS: Final = 18  # of a length that is worth parsing
 # Reviews of this size are rare, and matter where memory is short; the usual ones do not.
 _LARGE_BYTES: Final = 256 * 2**10
@@ -45,6 +45,8 @@ _OBJECT_BYTES: Final = 240
 _VALUE_BYTES: Final = 80
 # A body that is sent at all arrives in less, unless it is a slow one.
 _PATIENCE_SECONDS: Final = 0.25
+# Of the file descriptors for connections, those of the webhook's port; the rest is for probes.
+_MAIN_SHARE: Final = 0.7
 # For a connection that was opened in the last moment to say what it wants.
 _LAST_WORD_SECONDS: Final = 2.0
 
@@ -54,6 +56,9 @@ Learn = Callable[[Request], Callable[[], Awaitable[None]] | None]
 
 Observe = Callable[[Answer, float, Scope], None]
 """Told of an answer, of the seconds that it took, and of the HTTP request (an ASGI scope)."""
+
+
+_Decided = tuple[Answer, float, Callable[[], Awaitable[None]] | None]
 
 
 def tune_garbage_collector() -> None:
@@ -114,28 +119,9 @@ def webhook_app(
         observe: told of each answer once it is sent.
     """
     endpoint = _Mutate(answer, metrics, state, limits, learn, observe)
-    return _App(endpoint, title="Seamless Rollouts", openapi_url=None, redirect_slashes=False)
-
-
-class _App(FastAPI):
-    """FastAPI, but for the one request that matters.
-
-    Middleware that has nothing to do, routing among one route, and wrapping what is sent twice
-    take a third as long as all that uvicorn does. Our own server finds `at_once`, and needs ASGI
-    for the unusual requests only; any other server speaks ASGI for all of them.
-    """
-
-    def __init__(self, endpoint: _Mutate, **options: Any) -> None:
-        super().__init__(**options)
-        self._mutate = endpoint
-        self.at_once = {_PATH.encode(): endpoint.at_once}
-        self.router.routes.append(Route(_PATH, endpoint, methods=["POST"]))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == _PATH and scope["method"] == "POST":
-            await self._mutate(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+    return Direct(
+        _PATH, endpoint, title="Seamless Rollouts", openapi_url=None, redirect_slashes=False
+    )
 
 
 class _RefusedError(Exception):
@@ -147,10 +133,10 @@ class _RefusedError(Exception):
 
 
 class _Mutate:
-    """`POST /mutate`, spoken in ASGI itself.
+    """`POST /mutate`: an endpoint that speaks ASGI itself.
 
-    Request and response objects, and FastAPI's own validation of parameters that are not there,
-    cost a third of what the decision does; what they would parse, `review.decode` does.
+    It reads the body within bounds that a request object does not have, and tells of an answer once
+    it is sent. What FastAPI would parse and validate, `review.decode` does.
     """
 
     def __init__(
@@ -169,6 +155,7 @@ class _Mutate:
         self._learn = learn
         self._observe = observe
         self._load = _Load(limits)
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-review")
         metrics.watch_in_flight(lambda: self._load.under_way)
         metrics.watch(
             lambda: {
@@ -194,33 +181,6 @@ class _Mutate:
         finally:
             load.under_way -= 1
 
-    def at_once(self, connection: connections.Connection, scope: Scope, body: bytes) -> None:
-        """Answer a usual review as `connections.AtOnce`, and leave any other to ASGI.
-
-        Nothing waits meanwhile, so nobody could see that it is in flight, or its body held.
-        """
-        limits, load, size = self._limits, self._load, len(body)
-        content_type = b""
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                content_type = value
-        if (
-            content_type != _JSON
-            or size > _LARGE_BYTES
-            or size > limits.body_bytes
-            or size > limits.held_bytes - load.held
-            or load.under_way >= limits.in_flight
-        ):
-            return
-        answered, seconds, learning = self._decide(body)
-        if learning is not None:
-            scope[_LEARNING] = learning
-            return
-        self._metrics.count(answered, seconds)
-        media = _JSON if answered.status == _OK else _TEXT
-        connection.answer(answered.status, media, answered.body, close=self._state.draining)
-        self._tell(answered, seconds, scope)
-
     async def _review(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
         content_type = declared = b""
@@ -240,12 +200,10 @@ class _Mutate:
         try:
             if len(body) > _LARGE_BYTES:
                 _weigh(body, limits)
-            learning = scope.pop(_LEARNING, None)
-            if learning is None:
-                answered, seconds, learning = self._decide(body)
+            answered, seconds, learning = await self._decide_in_turn(body)
             if learning is not None:
                 await learning()
-                answered, seconds, _ = self._decide(body)
+                answered, seconds, _ = await self._decide_in_turn(body)
         finally:
             self._load.held -= len(body)
         self._metrics.count(answered, seconds)
@@ -253,7 +211,17 @@ class _Mutate:
         await self._send(send, answered.status, media, answered.body, close=self._state.draining)
         self._tell(answered, seconds, scope)
 
-    def _decide(self, body: bytes) -> tuple[Answer, float, Callable[[], Awaitable[None]] | None]:
+    async def _decide_in_turn(self, body: bytes) -> _Decided:
+        """Decide a usual review here and now, and a large one beside the event loop.
+
+        So others, and probes, are answered meanwhile. One after the other, for each may take as
+        much memory as there is for one.
+        """
+        if len(body) <= _LARGE_BYTES:
+            return self._decide(body)
+        return await asyncio.get_running_loop().run_in_executor(self._aside, self._decide, body)
+
+    def _decide(self, body: bytes) -> _Decided:
         """Give an answer, the seconds that it took, and what is to be learned first."""
         start = time.perf_counter()
         answered = self._answer(body)
@@ -262,8 +230,10 @@ class _Mutate:
         return answered, seconds, learning
 
     def _tell(self, answered: Answer, seconds: float, scope: Scope) -> None:
-        if len(answered.body) > connections.LARGE_ANSWER_BYTES and connections.SCOPE in scope:
-            scope[connections.SCOPE].mind_answer(len(answered.body))
+        if len(answered.body) > connections.LARGE_ANSWER_BYTES:
+            connection = scope.get("state", {}).get(connections.SCOPE)
+            if connection is not None:  # it is our own server's
+                connection.mind_answer(len(answered.body))
         if self._observe is not None:
             self._observe(answered, seconds, scope)
 
@@ -476,9 +446,14 @@ def listener(
         date_header=False,
         proxy_headers=False,
         timeout_keep_alive=connections.KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=10,
     )
     return connections.Server(config, context, bounds or connections.Bounds(), cut)
+
+
+def ending_signals() -> set[signal.Signals]:
+    """Give the signals upon which to drain: SIGHUP too, unless it is ignored, as by `nohup`."""
+    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    return {each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN}
 
 
 async def run(
@@ -492,16 +467,18 @@ async def run(
     linger_seconds: float = 0,
     metrics: Metrics | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain.
 
     At once the process says that it is not ready, and asks each client that it answers to connect
     anew. For the drain time it goes on serving, new connections too, since endpoints leave other
     nodes only by and by. Then it accepts no more, and finishes what is in flight. Connections that
     are idle are left to their clients for `linger_seconds`, and it goes when the last has gone.
-    SIGINT while it drains ends all waiting; SIGTERM again changes nothing.
+    SIGINT while it drains ends all waiting; SIGTERM again changes nothing. SIGHUP means a terminal
+    that has gone, where nobody said (`nohup`) that it means nothing.
     """
     cut = _counter(metrics)
-    main, plain = listener(webhook, context, cut), listener(health, None, cut)
+    main = listener(webhook, context, cut, connections.Bounds(share=_MAIN_SHARE))
+    plain = listener(health, None, cut, connections.Bounds(share=1 - _MAIN_SHARE))
     if metrics is not None:
         metrics.watch(lambda: {"seamless_connections": ("Open connections.", len(main.open))})
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -512,7 +489,8 @@ async def run(
             hurry.set()
         stop.set()
 
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    for number in ending_signals() - {signal.SIGINT}:
+        loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
     serving = [
         asyncio.create_task(main.serve([sockets[0]])),
@@ -526,9 +504,9 @@ async def run(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(hurry.wait(), drain_seconds)
         await main.leave(_LAST_WORD_SECONDS, linger_seconds, hurry)
-    main.should_exit = True
+    main.stop()
     await serving[0]
-    plain.should_exit = True  # last, so that probes are answered until the end
+    plain.stop()  # last, so that probes are answered until the end
     await serving[1]
     stopping.cancel()
 

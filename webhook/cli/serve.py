@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import logging
 import math
 import multiprocessing
 import os
+import select
+import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -40,7 +44,6 @@ PROGRAM: Final = "seamless serve"
 _RESTART_SECONDS: Final = 1.0
 _LEAST_INTERVAL_SECONDS: Final = 60
 _FETCH_SECONDS: Final = 0.5  # of the three that the API server gives us
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 log = logging.getLogger("webhook")
 
 Sockets = tuple[socket.socket, socket.socket]
@@ -473,8 +476,11 @@ def _learner(known: _Known, options: Options) -> server.Learn:
 
 def _supervise(count: int, options: Options, sockets: Sockets) -> int:
     """Keep `count` workers on the same sockets, until told to stop; then wait for them."""
+    from webhook.server import ending_signals
+
     # Blocked here for good and waited for: a handler could come at any instant, within a lock too.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    ending = ending_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     try:
         temporary = tempfile.TemporaryDirectory(prefix="seamless-metrics-")
     except OSError as error:
@@ -488,14 +494,16 @@ def _supervise(count: int, options: Options, sockets: Sockets) -> int:
         # Forked from a parent that has neither threads nor a loop, they share what it imported.
         context = multiprocessing.get_context("fork")
         restarts = context.RawValue("L", 0)  # written here, told by whichever worker is asked
+        lifeline = os.pipe()  # nothing is ever written: its end is the end of this process
 
         def start() -> Any:
-            process = context.Process(target=_worker, args=(options, sockets, restarts))
+            given = (options, sockets, restarts, lifeline, folder)
+            process = context.Process(target=_worker, args=given)
             process.start()
             return process
 
         workers = [start() for _ in range(count)]
-        while not signal.sigtimedwait(_ENDING, _RESTART_SECONDS):
+        while not signal.sigtimedwait(ending, _RESTART_SECONDS):
             for index, worker in enumerate(workers):
                 if not worker.is_alive():
                     log.error(
@@ -504,6 +512,9 @@ def _supervise(count: int, options: Options, sockets: Sockets) -> int:
                     restarts.value += 1
                     _forget_metrics(worker.pid)
                     workers[index] = start()
+        # Held here, they would take connections after the last worker has gone, and lose them.
+        for each in sockets:
+            each.close()
         return _stop(workers)
 
 
@@ -513,7 +524,7 @@ def _stop(workers: Sequence[Any]) -> int:
     for worker in workers:
         worker.join()
     # One that was told to stop before it had begun to serve ends by the signal itself.
-    fine = {0, *(-number for number in _ENDING)}
+    fine = {0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
     return 0 if all(worker.exitcode in fine for worker in workers) else 1
 
 
@@ -523,8 +534,43 @@ def _forget_metrics(pid: int) -> None:
     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def _worker(options: Options, sockets: Sockets, restarts: Any) -> None:
-    for number in _ENDING:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-    sys.exit(_work(options, sockets, lambda: restarts.value))
+def _worker(
+    options: Options, sockets: Sockets, restarts: Any, lifeline: tuple[int, int], folder: str
+) -> None:
+    from webhook.server import ending_signals
+
+    held, parents = lifeline
+    os.close(parents)
+    with _cleared_by_the_last(folder, held):
+        ending = ending_signals()
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+        threading.Thread(target=_end_with_parent, args=(held,), daemon=True).start()
+        status = _work(options, sockets, lambda: restarts.value)
+    sys.exit(status)
+
+
+def _end_with_parent(held: int) -> None:
+    """Wait until the parent is gone, then drain: nobody would tell us to, or start others."""
+    if not os.read(held, 1):
+        log.error("the first process is gone: ending, too")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _cleared_by_the_last(folder: str, held: int) -> Iterator[None]:
+    """Remove the folder of the metrics in the end, where the parent cannot and no worker needs it.
+
+    Each worker holds a lock on it with others; the last one to leave gets it for itself.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH)
+        yield
+        if select.select([held], [], [], 0)[0]:  # nothing is ever written there: the parent is gone
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(opened)
