@@ -12,18 +12,10 @@ from typing import Final
 
 from setuptools import setup
 
-COMPILED: Final = (
-    "webhook/admission.py",
-    "webhook/alerts.py",
-    "webhook/draft.py",
-    "webhook/estimate.py",
-    "webhook/exclusions.py",
-    "webhook/ledger.py",
-    "webhook/quantities.py",
-    "webhook/settings.py",
-    "webhook/undecoded.py",
-    "webhook/workload.py",
-    *sorted(map(str, Path("webhook/mutations").glob("*.py"))),
+# All of it, but for what pydantic and msgspec build their own machine code from at run time.
+_AS_IT_IS: Final = {"configuration.py", "review.py"}
+COMPILED: Final = sorted(
+    str(path) for path in Path("webhook/decision").rglob("*.py") if path.name not in _AS_IT_IS
 )
 
 if os.environ.get("SEAMLESS_COMPILE") == "1":

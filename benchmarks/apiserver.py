@@ -37,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from decide import Json, deployment
 
 import webhook
-from webhook import certificates
 from webhook.cluster.client import Api, connect
+from webhook.tls import certificates
 
 ROOT: Final = Path(__file__).parents[1]
 SLICES: Final = 8

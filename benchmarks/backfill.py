@@ -19,13 +19,11 @@ from typing import Any, cast
 
 import jsonpatch
 
-from webhook.admission import Admission
-from webhook.changes import Backfill
 from webhook.cluster.backfill import Care, Clock, Outcome, Plan, Run, Selection, Stop, Teller, plan
 from webhook.cluster.workloads import Workloads
-from webhook.config import Configuration
-from webhook.rollouts import Change, Progress, least_total, out_at_once, pods
-from webhook.workload import (
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.decision.workload import (
     DAEMON_SET,
     DEPLOYMENT,
     KINDS,
@@ -36,6 +34,8 @@ from webhook.workload import (
     strategy_type,
     template,
 )
+from webhook.rollout.planners import Backfill
+from webhook.rollout.progress import Change, Progress, least_total, out_at_once, pods
 
 START_SECONDS = 10
 NODES = 40

@@ -17,10 +17,10 @@ import jsonpatch
 import msgspec
 import orjson
 
-from webhook import review
-from webhook.admission import Admission
-from webhook.config import Configuration
-from webhook.server import tune_garbage_collector
+from webhook.decision import review
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.serving.app import tune_garbage_collector
 
 Json = dict[str, Any]
 

@@ -21,7 +21,7 @@ ROUNDS = 40
 ALLOWED = {"ratio": 2.5, "milliseconds": 150.0, "megabytes": 20.0}
 BARE = [sys.executable, "-I", "-S", "-c"]
 # As an installed package runs: from its compiled files.
-RUN = "import sys; sys.path.insert(0, sys.argv[1]); from webhook.precheck import main; "
+RUN = "import sys; sys.path.insert(0, sys.argv[1]); from webhook.precheck.program import main; "
 PLAIN = RUN + "sys.exit(main(sys.argv[2:]))"
 PEAK = RUN + "main(sys.argv[2:]); print('peak', open('/proc/self/status').read())"
 

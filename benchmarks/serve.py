@@ -26,10 +26,11 @@ sys.path.insert(0, str(__import__("pathlib").Path(__file__).parent))
 
 from decide import admission_review, admitted, deployment
 
-from webhook import certificates, server
-from webhook.admission import Admission
-from webhook.config import Configuration
-from webhook.metrics import Metrics
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.serving import app as server
+from webhook.serving.metrics import Metrics
+from webhook.tls import certificates
 
 CONNECTIONS = (1, 8, 50)
 

@@ -41,10 +41,10 @@ from decide import Json, admission_review, admitted, deployment, medians
 from status import kubeconfig
 
 import webhook
-from webhook.admission import Admission
 from webhook.cluster.client import Api, ApiError
 from webhook.cluster.namespaces import NamespaceWatch
-from webhook.config import Configuration
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
 
 NAMESPACES: Final = 10_000
 CONNECTIONS: Final = 4

@@ -30,10 +30,10 @@ sys.path.insert(0, str(__import__("pathlib").Path(__file__).parent))
 
 from decide import admitted, deployment
 
-from webhook.admission import Admission
 from webhook.cluster.client import Api, ApiError, connect
 from webhook.cluster.standings import PAGE
-from webhook.config import Configuration
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
 
 Json = dict[str, Any]
 

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from webhook.printable import printable
+from webhook.decision.printable import printable
 
 LOCKS = Path(__file__).resolve().parents[1] / "requirements"
 _SECONDS = 300

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from webhook.admission import Admission
-from webhook.config import Configuration
-from webhook.settings import Table
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.decision.settings import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/settings.md")

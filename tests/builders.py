@@ -17,11 +17,11 @@ import jsonpatch
 import msgspec
 import orjson
 
-from webhook.admission import Admission, Answer, Decision
-from webhook.config import Configuration
-from webhook.mutations.model import Cluster, ServerVersion
-from webhook.review import Request, decode
-from webhook.settings import Namespace
+from webhook.decision.admission import Admission, Answer, Decision
+from webhook.decision.configuration import Configuration
+from webhook.decision.mutations.model import Cluster, ServerVersion
+from webhook.decision.review import Request, decode
+from webhook.decision.settings import Namespace
 
 Json = dict[str, Any]
 

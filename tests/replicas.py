@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.serving import REVIEW, Server, trusting
+from tests.servers import REVIEW, Server, trusting
 
 _MOST_IDLE = 25  # of the API server's client, for each host
 _GIVE_UP_SECONDS = 10.0

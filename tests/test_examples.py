@@ -16,11 +16,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from webhook import cli
-from webhook.admission import Admission
-from webhook.config import Configuration
-from webhook.manifests import read
-from webhook.metrics import Metrics
-from webhook.server import State, webhook_app
+from webhook.cli.manifests import read
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.serving.app import State, webhook_app
+from webhook.serving.metrics import Metrics
 
 FOLDERS = sorted(path.parent for path in Path("examples").glob("*/given.yaml"))
 CLI_WARNING = "  warning: "

@@ -21,12 +21,12 @@ from scripts import audit
 from tests.builders import DEFAULT, Json, answer, deployment, response, review, settings
 from tests.chart.rendering import render
 from tests.cluster.fake_api import FakeApi
-from tests.serving import REVIEW, Server, trusting
-from webhook import manifests
+from tests.servers import REVIEW, Server, trusting
+from webhook.cli import manifests
+from webhook.cli.manifests import ManifestError
 from webhook.cluster.client import ApiError
 from webhook.cluster.namespaces import NamespaceWatch
-from webhook.manifests import ManifestError
-from webhook.metrics import Metrics
+from webhook.serving.metrics import Metrics
 
 PAGE = Path("docs/security.md")
 REFERENCE = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")

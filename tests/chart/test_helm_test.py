@@ -14,8 +14,8 @@ import orjson
 import pytest
 
 from tests.chart.rendering import CHART, NAMESPACE, Manifest, of_kind, only, render, render_files
-from webhook.admission import Admission
-from webhook.config import parse
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import parse
 
 PROGRAM = CHART / "files" / "check_injection.py"
 Api = Callable[[Manifest], Manifest]

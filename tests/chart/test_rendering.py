@@ -22,7 +22,8 @@ from tests.chart.rendering import (
     render,
     render_files,
 )
-from webhook import VERSION, config
+from webhook import VERSION
+from webhook.decision import configuration
 
 CUSTOM = {"Certificate", "Issuer", "ServiceMonitor", "PrometheusRule"}
 CLUSTER_SCOPED = {
@@ -143,7 +144,7 @@ def test_the_webhook_reads_the_configuration_that_the_chart_writes(
     values = read_values(values_file)
     files = [each["data"] for each in of_kind(manifests, "ConfigMap")]
     (text,) = [each["config.yaml"] for each in files if "config.yaml" in each]
-    found = config.parse(text, "config.yaml")
+    found = configuration.parse(text, "config.yaml")
     assert found.scope == values.get("scope", "opt-in")
     assert found.mode == values.get("mode", "patch")
     assert list(found.excluded_namespaces) == values.get("excludedNamespaces", [])

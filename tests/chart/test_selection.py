@@ -25,10 +25,10 @@ from tests.chart.rendering import (
     render,
 )
 from tests.chart.selection import Request, called
-from webhook.admission import Admission
-from webhook.config import Configuration, parse
-from webhook.settings import Namespace
-from webhook.workload import KINDS, Kind
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration, parse
+from webhook.decision.settings import Namespace
+from webhook.decision.workload import KINDS, Kind
 
 INJECT: Final = "seamless-rollouts.dev/inject"
 RECORD: Final = "seamless-rollouts.dev/injected"

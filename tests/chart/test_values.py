@@ -10,9 +10,9 @@ import yaml
 
 from scripts import chart_readme
 from tests.chart.rendering import CHART, Manifest, read_values, refusal, render_files
-from webhook.admission import Admission
-from webhook.config import Configuration, parse
-from webhook.settings import InvalidSettingError, Table
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration, parse
+from webhook.decision.settings import InvalidSettingError, Table
 
 VALUES = CHART / "values.yaml"
 DIGEST = "sha256:" + "0" * 64

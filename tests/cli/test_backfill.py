@@ -20,8 +20,8 @@ from webhook import cli
 from webhook.cli import backfill, revert
 from webhook.cli.screen import Screen
 from webhook.cluster.backfill import End, Outcome
-from webhook.rollouts import Change, Progress
-from webhook.workload import DEPLOYMENT, STATEFUL_SET
+from webhook.decision.workload import DEPLOYMENT, STATEFUL_SET
+from webhook.rollout.progress import Change, Progress
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from tests.builders import Json, deployment
 from tests.cluster.rolling import Rolling
 from tests.cluster.served import Served
-from tests.test_printable import HARMFUL, assert_safe, storable, texts
+from tests.decision.test_printable import HARMFUL, assert_safe, storable, texts
 from webhook import cli
 from webhook.cli import backfill, changing, common, plan, revert, serve, status
+from webhook.cli.manifests import dump, read
 from webhook.cluster.client import ClusterError
-from webhook.manifests import dump, read
 
 OUTPUTS = ("text", "json", "yaml", "patch")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import PATIENCE_SECONDS, Server, ask
+from tests.servers import PATIENCE_SECONDS, Server, ask
 from webhook import cli
-from webhook.certificates import self_signed, utc_now
+from webhook.tls.certificates import self_signed, utc_now
 
 
 def test_it_serves_on_a_certificate_of_its_own_and_keeps_connections(

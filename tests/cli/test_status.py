@@ -19,8 +19,8 @@ from tests.cluster.served import SERVED, Served
 from webhook import cli
 from webhook.cluster.version import CRD_PATH, NODES_PATH
 from webhook.cluster.workloads import Workloads
-from webhook.standing import STATES
-from webhook.workload import ROLLOUT
+from webhook.decision.workload import ROLLOUT
+from webhook.rollout.state import STATES
 
 EVERYTHING = admission({"scope": "cluster"}, namespace=namespaces({}))
 OLDER = admission({"scope": "cluster", "defaults": {"min-ready": "10s"}}, namespace=namespaces({}))

@@ -19,11 +19,11 @@ from tests.builders import Json, apply, canonical, decide, template_of
 from tests.cluster.fake_api import NAMESPACES, Request
 from tests.cluster.served import SERVED, Served
 from tests.decision.apiserver import fill_in
-from webhook.admission import Admission
 from webhook.cluster.backfill import Clock
-from webhook.config import Configuration
-from webhook.settings import Namespace
-from webhook.workload import KINDS, ROLLOUT, STATEFUL_SET, Kind, mapping
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.decision.settings import Namespace
+from webhook.decision.workload import KINDS, ROLLOUT, STATEFUL_SET, Kind, mapping
 
 PREFIX = "seamless-rollouts.dev/"
 

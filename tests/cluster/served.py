@@ -11,7 +11,7 @@ import yaml
 
 from tests.builders import Json
 from tests.cluster.fake_api import CONFIGURATIONS, FakeApi, Request
-from webhook.workload import KINDS
+from webhook.decision.workload import KINDS
 
 _COLLECTION = re.compile(r"/apis/([^/]+/[^/]+)(?:/namespaces/([^/]+))?/([a-z]+)")
 _GROUP = re.compile(r"/apis/([^/]+/[^/]+)")

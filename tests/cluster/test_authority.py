@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cluster.fake_api import CONFIGURATIONS, FakeApi, Fault, Request, once
-from webhook.certificates import CertificateError, self_signed, untimely
 from webhook.cluster.authority import (
     Lifetimes,
     SelfManagedCertificates,
@@ -26,6 +25,7 @@ from webhook.cluster.authority import (
     write_authority,
 )
 from webhook.cluster.trust import TrustWatch, entries, read_bundle, verifies
+from webhook.tls.certificates import CertificateError, self_signed, untimely
 
 SECRETS = "/api/v1/namespaces/seamless/secrets"
 NAME = "seamless-rollouts"

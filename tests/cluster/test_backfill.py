@@ -12,12 +12,12 @@ import pytest
 from tests.builders import RECORD, Json, changed, deployment, record_of, template_of, workload
 from tests.cluster.fake_api import NAMESPACES, Fault, Request, once
 from tests.cluster.rolling import Rolling, Ticks, bare
-from webhook.changes import Backfill, Judge, Revert
 from webhook.cluster.backfill import Care, End, Outcome, Plan, Run, Selection, Stop, Teller, plan
 from webhook.cluster.client import Backoff
 from webhook.cluster.workloads import Workloads
-from webhook.rollouts import Change, Progress, Window
-from webhook.workload import DAEMON_SET, DEPLOYMENT, ROLLOUT, STATEFUL_SET
+from webhook.decision.workload import DAEMON_SET, DEPLOYMENT, ROLLOUT, STATEFUL_SET
+from webhook.rollout.planners import Backfill, Judge, Revert
+from webhook.rollout.progress import Change, Progress, Window
 
 WHOLE_CLUSTER = {"scope": "cluster"}
 

@@ -26,11 +26,11 @@ from tests.builders import (
 from tests.cluster.fake_api import NAMESPACES
 from tests.cluster.rolling import Rolling, Ticks, bare
 from tests.cluster.test_backfill import Heard
-from webhook.changes import Backfill, Judge, Revert
 from webhook.cluster.backfill import Care, Run, Selection, Stop, plan
 from webhook.cluster.standings import Survey, survey
 from webhook.cluster.workloads import Workloads
-from webhook.config import Configuration
+from webhook.decision.configuration import Configuration
+from webhook.rollout.planners import Backfill, Judge, Revert
 
 SPACES = ("bank", "post", "shop", "zoo")
 

@@ -11,7 +11,7 @@ from webhook.cluster import client
 from webhook.cluster.client import Api, ApiError, ClusterError, connect
 from webhook.cluster.installed import current_namespace
 from webhook.cluster.version import ClusterWatch, parse_version
-from webhook.mutations.model import ServerVersion
+from webhook.decision.mutations.model import ServerVersion
 
 
 def kubeconfig(path: Path, url: str, user: dict[str, str]) -> Path:

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from tests import builders
-from webhook.admission import Admission, Answer
 from webhook.cluster.client import Api, ApiError
 from webhook.cluster.events import Events, notes
-from webhook.config import Configuration
+from webhook.decision.admission import Admission, Answer
+from webhook.decision.configuration import Configuration
 
 EVENTS = f"/apis/events.k8s.io/v1/namespaces/{builders.NAMESPACE}/events"
 WEB = f"/apis/apps/v1/namespaces/{builders.NAMESPACE}/deployments/web"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.cluster.fake_api import NAMESPACES, FakeApi, Fault, once, until
 from webhook.cluster.client import ApiError, Backoff
 from webhook.cluster.namespaces import NamespaceWatch, _lines
-from webhook.mutations import MUTATIONS
-from webhook.settings import EMPTY, Namespace, Table
+from webhook.decision.mutations import MUTATIONS
+from webhook.decision.settings import EMPTY, Namespace, Table
 
 TABLE = Table(setting for each in MUTATIONS for setting in each.settings)
 

@@ -14,14 +14,14 @@ import pytest
 
 from tests.cluster.fake_api import CONFIGURATIONS, NAMESPACES, until
 from tests.realapi import RealApi, real_api
-from webhook.certificates import LiveContext
 from webhook.cluster.authority import Lifetimes, SelfManagedCertificates, put_right
 from webhook.cluster.client import JSON_PATCH, Api, ApiError, Backoff, connect
 from webhook.cluster.namespaces import NamespaceWatch
 from webhook.cluster.session import ClusterSession, Options
 from webhook.cluster.trust import entries, read_configuration
-from webhook.mutations import MUTATIONS
-from webhook.settings import Table
+from webhook.decision.mutations import MUTATIONS
+from webhook.decision.settings import Table
+from webhook.tls.certificates import LiveContext
 
 __all__ = ["real_api"]  # the fixture
 

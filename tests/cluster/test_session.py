@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.fake_api import CONFIGURATIONS, NAMESPACES, FakeApi, Fault, once, until
-from webhook.certificates import Pair, self_signed
 from webhook.cluster.client import ClusterError
 from webhook.cluster.session import ClusterSession, Options, service_names
-from webhook.mutations import MUTATIONS
-from webhook.settings import Table
+from webhook.decision.mutations import MUTATIONS
+from webhook.decision.settings import Table
+from webhook.tls.certificates import Pair, self_signed
 
 TABLE = Table(setting for each in MUTATIONS for setting in each.settings)
 HOST = "webhook.seamless.svc"
@@ -184,6 +184,7 @@ def test_the_api_server_calls_a_service_by_its_namespace() -> None:
 def test_the_package_brings_no_client_until_it_is_used() -> None:
     """`seamless plan` starts without it."""
     program = (
-        "import sys, webhook.cluster, webhook.certificates; assert 'kubernetes' not in sys.modules"
+        "import sys, webhook.cluster, webhook.tls.certificates;"
+        "assert 'kubernetes' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

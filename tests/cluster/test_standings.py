@@ -13,13 +13,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from tests.builders import Json, admission, deployment, namespaces, workload
 from tests.cluster.fake_api import Fault, once, until
 from tests.cluster.served import Served
-from tests.serving import Server
+from tests.servers import Server
 from webhook.cluster.client import Backoff
 from webhook.cluster.standings import Gauges, StandingsWatch, survey
 from webhook.cluster.version import CRD_PATH, NODES_PATH
 from webhook.cluster.workloads import Workloads
-from webhook.config import Configuration
-from webhook.standing import STATES
+from webhook.decision.configuration import Configuration
+from webhook.rollout.state import STATES
 
 EVERYTHING = admission({"scope": "cluster"}, namespace=namespaces({}))
 

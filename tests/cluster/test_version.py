@@ -17,7 +17,7 @@ from webhook.cluster.version import (
     summary,
 )
 from webhook.cluster.workloads import Workloads
-from webhook.mutations.model import UNKNOWN_CLUSTER, Cluster, ServerVersion
+from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster, ServerVersion
 
 Json = dict[str, Any]
 COLLECTION, _, NAME = CRD_PATH.rpartition("/")

@@ -13,8 +13,8 @@ from tests.cluster.rolling import Rolling
 from webhook.cluster import installed
 from webhook.cluster.client import ApiError, Backoff, ClusterError
 from webhook.cluster.workloads import MissingRightError, Workloads
-from webhook.config import Configuration
-from webhook.workload import DEPLOYMENT, ROLLOUT
+from webhook.decision.configuration import Configuration
+from webhook.decision.workload import DEPLOYMENT, ROLLOUT
 
 LIST = "/apis/apps/v1/deployments"
 

@@ -18,7 +18,7 @@ import orjson
 
 from tests.builders import STRATEGY_KEY, Json, apply, canonical, decide, pod_of, template_of
 from tests.decision.validation import complaints
-from webhook.admission import Admission, Decision
+from webhook.decision.admission import Admission, Decision
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 REVISION: Final = "deployment.kubernetes.io/revision"

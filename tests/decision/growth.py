@@ -31,7 +31,7 @@ from tests.builders import (
     with_settings,
     workload,
 )
-from webhook.admission import Admission
+from webhook.decision.admission import Admission
 
 Pair = tuple[Json, Json | None]
 """An object, and the one before an update."""

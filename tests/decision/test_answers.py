@@ -36,7 +36,7 @@ from tests.builders import (
     worker,
     workload,
 )
-from webhook.mutations import MUTATIONS
+from webhook.decision.mutations import MUTATIONS
 
 AUDIT = admission({"mode": "audit"})
 

@@ -5,13 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from webhook import admission, alerts, draft, ledger, mutations, settings, undecoded, workload
-from webhook.mutations import pre_stop
+from webhook.decision import (
+    admission,
+    draft,
+    mutations,
+    partial,
+    record,
+    settings,
+    warnings,
+    workload,
+)
+from webhook.decision.mutations import pre_stop
 
 
 @pytest.mark.parametrize(
     "module",
-    [admission, alerts, draft, ledger, mutations, pre_stop, settings, undecoded, workload],
+    [admission, warnings, draft, record, mutations, pre_stop, settings, partial, workload],
 )
 def test_what_is_tested_is_what_was_asked_for(module: object) -> None:
     """`make test` tests the source, `make test-compiled` what the image runs."""

@@ -1,9 +1,9 @@
 """The contract of every mutation, over every fixture: those of the package, and one by the book.
 
-The extra one is written here as a newcomer would write it in `webhook/mutations/`: one file, and
-one line in the tuple of `webhook/mutations/__init__.py`. Nothing else knows of it, and yet its
-settings are parsed and layered, its values refused, its changes recorded, taken back and frozen,
-and it passes every test below without a line of its own.
+The extra one is written here as a newcomer would write it in `webhook/decision/mutations/`: one
+file, and one line in the tuple of its `__init__.py`. Nothing else knows of it, and yet its settings
+are parsed and layered, its values refused, its changes recorded, taken back and frozen, and it
+passes every test below without a line of its own.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from tests.builders import (
 )
 from tests.decision.apiserver import fill_in
 from tests.decision.validation import complaints
-from webhook.draft import Draft, Field
-from webhook.mutations import MUTATIONS
-from webhook.mutations.model import Mutation, Situation
-from webhook.settings import InvalidSettingError, Setting
+from webhook.decision.draft import Draft, Field
+from webhook.decision.mutations import MUTATIONS
+from webhook.decision.mutations.model import Mutation, Situation
+from webhook.decision.settings import InvalidSettingError, Setting
 
 # --- what a newcomer writes: one file ------------------------------------------------------------
 

@@ -25,9 +25,9 @@ from tests.builders import (
     with_settings,
     workload,
 )
-from webhook.config import Configuration, ConfigurationError, parse
-from webhook.exclusions import matches
-from webhook.settings import InvalidSettingError
+from webhook.decision.configuration import Configuration, ConfigurationError, parse
+from webhook.decision.exclusions import matches
+from webhook.decision.settings import InvalidSettingError
 
 OWNER: Json = {"apiVersion": "db.example/v1", "kind": "Database", "name": "db", "uid": "1"}
 

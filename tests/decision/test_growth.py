@@ -11,9 +11,9 @@ import pytest
 from tests.builders import DEFAULT, Json, admission, deployment, namespaces, request_of, review
 from tests.decision import growth
 from tests.decision.growth import GROWING, body_of, check_growth, check_memory, seconds
-from webhook.admission import Admission
-from webhook.standing import standing
-from webhook.workload import DEPLOYMENT
+from webhook.decision.admission import Admission
+from webhook.decision.workload import DEPLOYMENT
+from webhook.rollout.state import standing
 
 LENIENT = admission({"invalidSettings": "warn", "applyDefaultsTo": "all"}, namespace=namespaces())
 SIZES = {

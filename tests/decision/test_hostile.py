@@ -42,7 +42,7 @@ from tests.builders import (
     workload,
 )
 from tests.decision.test_properties import every_path
-from webhook.admission import Admission, Answer
+from webhook.decision.admission import Admission, Answer
 
 LENIENT = admission(
     {"invalidSettings": "warn", "applyDefaultsTo": "all", "awsReadinessGates": True},

@@ -38,8 +38,8 @@ from tests.builders import (
     workload,
 )
 from tests.decision.validation import complaints
-from webhook.mutations.model import ServerVersion
-from webhook.review import decode
+from webhook.decision.mutations.model import ServerVersion
+from webhook.decision.review import decode
 
 EXEC_30 = {"exec": {"command": ["sleep", "30"]}}
 USERS_HOOKS = [

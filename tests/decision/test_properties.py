@@ -34,7 +34,7 @@ from tests.builders import workload as build
 from tests.decision import strategies as drawn
 from tests.decision.apiserver import fill_in
 from tests.decision.validation import VERSIONS, complaints, fits_schema
-from webhook.admission import Admission
+from webhook.decision.admission import Admission
 
 OPT_OUT = PREFIX + "inject"
 

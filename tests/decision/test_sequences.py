@@ -38,7 +38,7 @@ from tests.builders import (
     workload,
 )
 from tests.decision.apiserver import ApiServer, RefusedError, fill_in
-from webhook.admission import Admission
+from webhook.decision.admission import Admission
 
 TREATED = admission()
 SLEEP_9 = admission({"defaults": {"pre-stop-sleep": "9s", "min-ready": "9s"}})

@@ -24,7 +24,7 @@ from tests.builders import (
     with_settings,
     worker,
 )
-from webhook.settings import InvalidSettingError
+from webhook.decision.settings import InvalidSettingError
 
 NAMES = {
     "pre-stop-sleep": "30s",

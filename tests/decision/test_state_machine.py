@@ -36,7 +36,7 @@ from tests.builders import (
 )
 from tests.decision.apiserver import ApiServer, RefusedError, Revision
 from tests.decision.strategies import SETTINGS
-from webhook.admission import Admission
+from webhook.decision.admission import Admission
 
 INJECT = PREFIX + "inject"
 USERS_HOOKS = [None, EXEC_QUIT, HTTP_HOOK, {"sleep": {"seconds": 3}}, {"sleep": {"seconds": 0}}]

@@ -18,7 +18,7 @@ import kubernetes_validate.utils as schemas
 import referencing
 
 from tests.builders import STRATEGY_KEY, Json, pod_of
-from webhook.quantities import amount
+from webhook.decision.quantities import amount
 
 VERSIONS: Final = tuple(
     dict.fromkeys(

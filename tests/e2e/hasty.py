@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from webhook import certificates, cli
+from webhook import cli
 from webhook.cluster import authority, trust
+from webhook.tls import certificates
 
 SETTLE_SECONDS = 2.0
 POLL_SECONDS = 0.5

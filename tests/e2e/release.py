@@ -30,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import Json, canonical, deployment
 from tests.e2e.cluster import Cluster, Shop, until
-from webhook.aws import LABEL as AWS_LABEL
+from webhook.decision.aws import LABEL as AWS_LABEL
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NAME: Final = "seamless-rollouts"

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.builders import NATIVE_30, Json, deployment, hooks
 from tests.e2e.cluster import Cluster, KubectlError, until
 from tests.e2e.release import CA_SECRET, CONFIGURATION, HASTY, SERVICE, VALUES, Release
-from webhook.certificates import Pair
 from webhook.cluster.authority import CertificateAuthority, make_authority, sign
 from webhook.cluster.client import JSON_PATCH, ApiError
 from webhook.cluster.trust import read_certificates
+from webhook.tls.certificates import Pair
 
 WEB = deployment()
 FAIL = {"webhook": {"failurePolicy": "Fail"}}

@@ -19,7 +19,7 @@ from tests.e2e.release import (
     VALUES,
     Release,
 )
-from webhook.aws import LABEL as AWS_LABEL
+from webhook.decision.aws import LABEL as AWS_LABEL
 
 WEB = deployment()
 SAID = deployment(says={"inject": "enabled"})

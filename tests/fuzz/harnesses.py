@@ -41,24 +41,26 @@ from tests.builders import (
 )
 from tests.decision.growth import Pair, body_of, check_growth, check_memory
 from tests.decision.test_hostile import rich
+from tests.decision.test_printable import assert_safe
 from tests.decision.validation import complaints
 from tests.fuzz.choices import Choices, dumps, garbled, mutate
 from tests.fuzz.oracles import check_answer, check_line, check_places, check_settled
-from tests.test_printable import assert_safe
-from webhook import config, manifests, precheck
-from webhook.admission import Admission
+from webhook.cli import manifests
+from webhook.cli.manifests import ManifestError
 from webhook.cluster.client import ApiError
 from webhook.cluster.namespaces import NamespaceWatch, _lines
 from webhook.cluster.version import parse_version
-from webhook.config import ConfigurationError
-from webhook.manifests import ManifestError
-from webhook.metrics import Metrics
-from webhook.mutations.readiness_probe import Probe, parse_probe
-from webhook.review import decode
-from webhook.server import Limits, State, webhook_app
-from webhook.settings import PREFIX, WORKLOAD, InvalidSettingError, Table
-from webhook.targets import parse_duration, parse_require, parse_target
-from webhook.undecoded import alike
+from webhook.decision import configuration as config
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import ConfigurationError
+from webhook.decision.mutations.readiness_probe import Probe, parse_probe
+from webhook.decision.partial import alike
+from webhook.decision.review import decode
+from webhook.decision.settings import PREFIX, WORKLOAD, InvalidSettingError, Table
+from webhook.precheck import program
+from webhook.precheck.targets import parse_duration, parse_require, parse_target
+from webhook.serving.app import Limits, State, webhook_app
+from webhook.serving.metrics import Metrics
 
 Harness = Callable[[bytes], None]
 
@@ -528,7 +530,7 @@ def target(data: bytes) -> None:
         option = choices.pick(("--", "--require=", "--timeout=", "--interval", "--log-format", ""))
         arguments.append(option + choices.text())
     try:
-        found = precheck._parse_arguments(arguments, precheck.Options())
+        found = program._parse_arguments(arguments, program.Options())
     except ValueError as error:
         check_line(str(error), 500)
     else:

@@ -11,9 +11,9 @@ import msgspec
 import orjson
 
 from tests.builders import Json, apply, canonical, operations_of, review
-from webhook.admission import Admission, Answer, Decision
-from webhook.mutations.precheck import NAME
-from webhook.review import decode
+from webhook.decision.admission import Admission, Answer, Decision
+from webhook.decision.mutations.precheck import NAME
+from webhook.decision.review import decode
 
 _LONGEST_COMPLAINT: Final = 2_000
 _LONGEST_REFUSAL: Final = 20_000

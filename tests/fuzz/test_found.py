@@ -21,9 +21,9 @@ from tests.builders import (
 )
 from tests.fuzz.oracles import check_line
 from webhook import cli
+from webhook.cli.manifests import ManifestError, read
 from webhook.cluster.version import parse_version
-from webhook.config import ConfigurationError, parse
-from webhook.manifests import ManifestError, read
+from webhook.decision.configuration import ConfigurationError, parse
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from tests.fuzz import harnesses, run
 from tests.fuzz.choices import Choices, garbled, mutate
 from tests.fuzz.harnesses import HARNESSES, OBJECTS
 from tests.fuzz.oracles import check_line, check_places
-from webhook.draft import Draft
-from webhook.mutations import MUTATIONS, min_ready
-from webhook.mutations.model import Mutation, Situation
+from webhook.decision.draft import Draft
+from webhook.decision.mutations import MUTATIONS, min_ready
+from webhook.decision.mutations.model import Mutation, Situation
 
 SLOW = {"configuration", "decision", "manifest", "plan", "record"}
 

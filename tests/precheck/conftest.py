@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.precheck.servers import Authority, NameServer
-from webhook.precheck import Options, Precheck, parse_target
+from webhook.precheck.program import Options, Precheck, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from webhook.precheck import Address
+    from webhook.precheck.program import Address
 
 
 class Outcome(NamedTuple):

@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.precheck.servers import NameServer, accepting
 
-PROGRAM = Path(__file__).parents[2] / "webhook" / "precheck.py"
+PROGRAM = Path(__file__).parents[2] / "webhook" / "precheck" / "program.py"
 LIMIT = 60  # seconds
 SEARCH = "search shop.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from webhook.precheck import Address
+    from webhook.precheck.program import Address
 
 HANG_LIMIT = 20.0  # seconds: a bound for what a test forgot to close, no figure of any test
 

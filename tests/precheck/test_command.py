@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.precheck.servers import accepting, answer, answering, refusing
-from webhook.precheck import main
+from webhook.precheck.program import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PACKAGE = Path(__file__).parents[2] / "webhook"
-PROGRAM = str(PACKAGE / "precheck.py")
+PROGRAM = str(PACKAGE / "precheck" / "program.py")
 LIMIT = 60  # seconds: a bound for a busy machine, no figure of any test
 NOBODY = 65532
 
@@ -113,7 +113,7 @@ def test_help_says_how_it_is_used(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_every_option_is_in_the_help_and_in_the_docs() -> None:
     """No option without a word on it."""
-    from webhook.precheck import _PARSERS, USAGE
+    from webhook.precheck.program import _PARSERS, USAGE
 
     docs = (PACKAGE.parent / "docs" / "precheck.md").read_text()
     for option in _PARSERS:
@@ -244,7 +244,7 @@ def test_a_run_imports_little(name: str) -> None:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     imported = {line.split("|")[-1].strip() for line in ended.stderr.splitlines()}
     assert ended.returncode == 0
-    assert "webhook.targets" in imported
+    assert "webhook.precheck.targets" in imported
     assert not imported & HEAVY
 
 
@@ -252,7 +252,7 @@ def test_two_hundred_targets_take_less_than_20_megabytes() -> None:
     """The peak of the whole process, with 50 look-ups and 150 connections at once."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from webhook.precheck import main\n"
+        "from webhook.precheck.program import main\n"
         "status = main(sys.argv[2:])\n"
         # Not getrusage(): its peak counts that of the process that forked, the tests' own.
         "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0])\n"
@@ -281,11 +281,12 @@ def test_its_files_alone_run_as_a_user_with_no_rights() -> None:
     rights: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "env": {}}
     recent = "import sys; sys.exit(sys.version_info < (3, 11))"
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder, "webhook")
-        package.mkdir()
-        for name in ("__init__.py", "precheck.py", "targets.py"):
-            shutil.copy(PACKAGE / name, package)
-        for path in (Path(folder), package):
+        package = Path(folder, "webhook", "precheck")
+        package.mkdir(parents=True)
+        own = ("precheck/__init__.py", "precheck/program.py", "precheck/targets.py")
+        for name in ("__init__.py", *own):
+            shutil.copy(PACKAGE / name, package.parent / name)
+        for path in (Path(folder), package.parent, package):
             path.chmod(0o555)
         for python in (sys.executable, "/usr/bin/python3"):
             command = [python, "-I", "-S", "-c", recent]
@@ -302,7 +303,7 @@ def test_its_files_alone_run_as_a_user_with_no_rights() -> None:
                     python,
                     "-I",
                     "-S",
-                    str(package / "precheck.py"),
+                    str(package / "program.py"),
                     f"http://localhost:{server.port}",
                 ],
                 **rights,

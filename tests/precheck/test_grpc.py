@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.precheck.servers import Health, answer, answering, handling
-from webhook import grpc_health
-from webhook.grpc_health import MAX_ANSWER, HealthCheck
-from webhook.targets import NotUpError, authority, parse_target
+from webhook.precheck import grpc_health
+from webhook.precheck.grpc_health import MAX_ANSWER, HealthCheck
+from webhook.precheck.targets import NotUpError, authority, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.precheck.servers import Authority, answer, answering, handling, hanging
-from webhook import precheck
-from webhook.targets import (
+from webhook.precheck import program
+from webhook.precheck.targets import (
     NotUpError,
     http_location,
     http_request,
@@ -306,13 +306,13 @@ def test_a_redirect_to_a_link_local_address_is_never_followed(
 ) -> None:
     """Neither by the address itself nor by a name of it: what is there gives out credentials."""
     connected: list[object] = []
-    connect = precheck._connect
+    connect = program._connect
 
     def note(connection: Any, peer: Any) -> Any:
         connected.append(peer[0])
         return connect(connection, peer)
 
-    monkeypatch.setattr(precheck, "_connect", note)
+    monkeypatch.setattr(program, "_connect", note)
     literal = f"[{address}]" if ":" in address else address
     hosts = ["metadata.test"] if "%" in address else [literal, "metadata.test"]
     for host in hosts:
@@ -343,7 +343,7 @@ def test_a_link_local_target_that_the_user_names_is_asked(
         assert peer == ("169.254.20.10", 8080)
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(precheck, "_connect", refuse)
+    monkeypatch.setattr(program, "_connect", refuse)
     assert first_reason("http://169.254.20.10:8080/health") == "refused"
 
 

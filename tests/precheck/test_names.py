@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.precheck.conftest import Outcome
-    from webhook.precheck import Address
+    from webhook.precheck.program import Address
 
     Run = Callable[..., Outcome]
     FirstReason = Callable[..., str]

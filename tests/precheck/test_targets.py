@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from webhook.precheck import (
+from webhook.precheck.program import (
     Target,
     main,
     parse_duration,

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.precheck.servers import accepting, answer, answering, dead, handling, hanging, refusing
-from webhook import precheck
-from webhook.precheck import Options, Precheck, parse_target, pause
+from webhook.precheck import program
+from webhook.precheck.program import Options, Precheck, parse_target, pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.precheck.conftest import Outcome
-    from webhook.precheck import Address
+    from webhook.precheck.program import Address
 
     Run = Callable[..., Outcome]
     FirstReason = Callable[..., str]
@@ -227,7 +227,7 @@ def test_a_quorum_above_the_number_of_targets_acts_as_all(run: Run) -> None:
 
 def test_two_hundred_targets_are_probed_side_by_side(run: Run) -> None:
     """Names, connections and HTTP at once, over a bounded number of threads and descriptors."""
-    busy = threading.Semaphore(precheck.MAX_LOOKUPS)
+    busy = threading.Semaphore(program.MAX_LOOKUPS)
 
     def resolve(_name: str) -> list[Address]:
         assert busy.acquire(blocking=False), "more look-ups at once than the bound allows"
@@ -247,7 +247,7 @@ def test_two_hundred_targets_are_probed_side_by_side(run: Run) -> None:
 
 def test_targets_beyond_the_bound_get_their_turn(run: Run, monkeypatch: Any) -> None:
     """With more targets than places, those that fail do not starve the others."""
-    monkeypatch.setattr(precheck, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(program, "MAX_ATTEMPTS", 2)
     with accepting() as server, hanging() as mute:
         targets = [f"http://127.0.0.1:{mute.port}/{number}" for number in range(6)]
         targets.append(f"127.0.0.1:{server.port}")
@@ -283,7 +283,7 @@ def test_pauses_differ_between_pods() -> None:
 
 def test_a_summary_names_what_is_missing_and_why(run: Run, monkeypatch: Any) -> None:
     """Now and then one line says what the wait is for; what is up is not in it."""
-    monkeypatch.setattr(precheck, "SUMMARY_INTERVAL", 0.6)
+    monkeypatch.setattr(program, "SUMMARY_INTERVAL", 0.6)
     with accepting() as up, answering(answer(503)) as broken, hanging() as mute:
         outcome = run(
             f"127.0.0.1:{up.port}",
@@ -306,12 +306,12 @@ def test_a_summary_names_what_is_missing_and_why(run: Run, monkeypatch: Any) -> 
 
 def test_a_summary_comes_every_ten_seconds() -> None:
     """The interval is the one that the issue and the docs name."""
-    assert precheck.SUMMARY_INTERVAL == 10
+    assert program.SUMMARY_INTERVAL == 10
 
 
 def test_json_lines_say_the_same_in_fields(run: Run, monkeypatch: Any) -> None:
     """With `--log-format json` every line is an object with a time, an event and its fields."""
-    monkeypatch.setattr(precheck, "SUMMARY_INTERVAL", 0.4)
+    monkeypatch.setattr(program, "SUMMARY_INTERVAL", 0.4)
     with accepting() as server:
         outcome = run(f"127.0.0.1:{server.port}", "no-such-name", timeout=1, log_format="json")
     up, waiting, *_ = [json.loads(line) for line in outcome.out.splitlines()]
@@ -333,7 +333,7 @@ def test_json_lines_say_the_same_in_fields(run: Run, monkeypatch: Any) -> None:
 )
 def test_what_is_written_as_json_reads_the_same(value: Any) -> None:
     """Quotes, backslashes and control characters are escaped."""
-    assert json.loads(precheck._json(value)) == value
+    assert json.loads(program._json(value)) == value
 
 
 def test_a_long_list_of_missing_targets_fits_a_termination_message(run: Run) -> None:
@@ -374,7 +374,7 @@ def test_a_pod_that_may_start_no_thread_says_so(
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("webhook.precheck._thread.start_new_thread", refuse)
+    monkeypatch.setattr("webhook.precheck.program._thread.start_new_thread", refuse)
     assert first_reason("db", attempt_timeout=0.1) == "name look-up timed out"
 
 
@@ -386,7 +386,7 @@ def test_a_connection_to_itself_does_not_count() -> None:
     with socket.socket() as itself:
         itself.bind(("127.0.0.1", port))
         itself.connect(("127.0.0.1", port))
-        steps = precheck._connect(_Connected(itself), ("127.0.0.1", port))  # type: ignore[arg-type]
+        steps = program._connect(_Connected(itself), ("127.0.0.1", port))  # type: ignore[arg-type]
         with pytest.raises(ConnectionRefusedError):
             next(steps)
 

@@ -142,9 +142,9 @@ def main(arguments: list[str] | None = None) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     # First and bare: an init container's start is on the way of every pod.
     if command == "precheck":
-        from webhook import precheck
+        from webhook.precheck import program
 
-        return precheck.main(rest)
+        return program.main(rest)
     if command == "serve":
         return _guarded(command, lambda: _serve(rest))
     if command in _COMMANDS:

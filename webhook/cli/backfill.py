@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from webhook.admission import Admission
-from webhook.changes import Backfill, Judge
 from webhook.cli import changing
-from webhook.config import Configuration
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.rollout.planners import Backfill, Judge
 
 PROGRAM: Final = "seamless backfill"
 DESCRIPTION: Final = """\

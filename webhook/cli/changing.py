@@ -15,8 +15,6 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from webhook.admission import Admission
-from webhook.changes import Judge
 from webhook.cli.common import (
     Parser,
     UsageError,
@@ -45,12 +43,14 @@ from webhook.cluster.backfill import (
 from webhook.cluster.client import Api, ApiError, ClusterError
 from webhook.cluster.installed import Installed, current_namespace, installed, reach
 from webhook.cluster.workloads import Namespaces, Workloads
-from webhook.config import Configuration
-from webhook.estimate import duration
-from webhook.printable import json_text, printable
-from webhook.rollouts import Change, Progress, Window, least_total, window
-from webhook.settings import InvalidSettingError, is_label, is_subdomain
-from webhook.settings import duration as parse_duration
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.decision.estimate import duration
+from webhook.decision.printable import json_text, printable
+from webhook.decision.settings import InvalidSettingError, is_label, is_subdomain
+from webhook.decision.settings import duration as parse_duration
+from webhook.rollout.planners import Judge
+from webhook.rollout.progress import Change, Progress, Window, least_total, window
 
 EXIT: Final = """\
 exit status: 0 done, and what was put off is told; 1 a rollout failed, it was interrupted, or the

@@ -7,9 +7,9 @@ import contextlib
 import sys
 from typing import Any, Final, NoReturn
 
-from webhook.config import Configuration, ConfigurationError
-from webhook.config import parse as parse_configuration
-from webhook.printable import printable
+from webhook.decision.configuration import Configuration, ConfigurationError
+from webhook.decision.configuration import parse as parse_configuration
+from webhook.decision.printable import printable
 
 MOST_BYTES: Final = 64 * 1024 * 1024  # of a file: manifests of a whole cluster stay below
 _MOST_QUOTED: Final = 100  # characters

@@ -16,8 +16,6 @@ from typing import Any, Final
 import jsonpatch
 import orjson
 
-from webhook import aws
-from webhook.admission import Admission, Decision
 from webhook.cli.common import (
     Parser,
     UsageError,
@@ -28,14 +26,16 @@ from webhook.cli.common import (
     quoted,
     read_text,
 )
-from webhook.config import Configuration
-from webhook.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
-from webhook.manifests import Document, ManifestError, dump, read
-from webhook.mutations.model import Cluster, ServerVersion
-from webhook.printable import harmful, json_text, printable
-from webhook.review import warning_text
-from webhook.settings import BUILT_IN, PREFIX, InvalidSettingError, Namespace
-from webhook.workload import DEFAULT_GRACE_SECONDS, Kind, find_kind, mapping
+from webhook.cli.manifests import Document, ManifestError, dump, read
+from webhook.decision import aws
+from webhook.decision.admission import Admission, Decision
+from webhook.decision.configuration import Configuration
+from webhook.decision.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
+from webhook.decision.mutations.model import Cluster, ServerVersion
+from webhook.decision.printable import harmful, json_text, printable
+from webhook.decision.review import warning_text
+from webhook.decision.settings import BUILT_IN, PREFIX, InvalidSettingError, Namespace
+from webhook.decision.workload import DEFAULT_GRACE_SECONDS, Kind, find_kind, mapping
 
 PROGRAM: Final = "seamless plan"
 DESCRIPTION: Final = """\

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from webhook.admission import Admission
-from webhook.changes import Judge, Revert
 from webhook.cli import changing
+from webhook.decision.admission import Admission
+from webhook.rollout.planners import Judge, Revert
 
 PROGRAM: Final = "seamless revert"
 DESCRIPTION: Final = """\

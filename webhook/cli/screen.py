@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from webhook.cluster.backfill import Outcome
-from webhook.printable import printable
-from webhook.rollouts import Change, Progress
+from webhook.decision.printable import printable
+from webhook.rollout.progress import Change, Progress
 
 
 @dataclass(slots=True)

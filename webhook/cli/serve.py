@@ -24,21 +24,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from webhook import certificates, logs, tracing
-from webhook.admission import Admission, Answer
-from webhook.certificates import CertificateError, Pair
 from webhook.cli.common import Parser, UsageError, configuration, fail, quoted, whole_number
-from webhook.config import Configuration
-from webhook.mutations.model import UNKNOWN_CLUSTER, Cluster
-from webhook.review import Request
-from webhook.settings import InvalidSettingError, Namespace, duration
-from webhook.tracing import TracingError
+from webhook.decision.admission import Admission, Answer
+from webhook.decision.configuration import Configuration
+from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster
+from webhook.decision.review import Request
+from webhook.decision.settings import InvalidSettingError, Namespace, duration
+from webhook.serving import logs, tracing
+from webhook.serving.tracing import TracingError
+from webhook.tls import certificates
+from webhook.tls.certificates import CertificateError, Pair
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-    from webhook import server
-    from webhook.metrics import Metrics
+    from webhook.serving import app as server
+    from webhook.serving.metrics import Metrics
 
 PROGRAM: Final = "seamless serve"
 _RESTART_SECONDS: Final = 1.0
@@ -244,8 +245,8 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
     """
     import uvloop
 
-    from webhook import server
-    from webhook.metrics import Metrics
+    from webhook.serving import app as server
+    from webhook.serving.metrics import Metrics
 
     given = options.given
     flood = logs.set_up(given.log_format, given.log_level)
@@ -476,7 +477,7 @@ def _learner(known: _Known, options: Options) -> server.Learn:
 
 def _supervise(count: int, options: Options, sockets: Sockets) -> int:
     """Keep `count` workers on the same sockets, until told to stop; then wait for them."""
-    from webhook.server import ending_signals
+    from webhook.serving.app import ending_signals
 
     # Blocked here for good and waited for: a handler could come at any instant, within a lock too.
     ending = ending_signals()
@@ -537,7 +538,7 @@ def _forget_metrics(pid: int) -> None:
 def _worker(
     options: Options, sockets: Sockets, restarts: Any, lifeline: tuple[int, int], folder: str
 ) -> None:
-    from webhook.server import ending_signals
+    from webhook.serving.app import ending_signals
 
     held, parents = lifeline
     os.close(parents)

@@ -25,15 +25,15 @@ from webhook.cli.common import (
     which_cluster,
     which_workloads,
 )
+from webhook.cli.manifests import dump
 from webhook.cluster.client import ApiError, ClusterError
 from webhook.cluster.installed import Installed, current_namespace, installed, reach
 from webhook.cluster.standings import PAGE, Counted, Gauges, Row, Survey, survey
 from webhook.cluster.workloads import MissingRightError, Workloads
-from webhook.config import Configuration
-from webhook.manifests import dump
-from webhook.printable import json_text, printable
-from webhook.settings import InvalidSettingError, is_label
-from webhook.standing import STATES
+from webhook.decision.configuration import Configuration
+from webhook.decision.printable import json_text, printable
+from webhook.decision.settings import InvalidSettingError, is_label
+from webhook.rollout.state import STATES
 
 PROGRAM: Final = "seamless status"
 DESCRIPTION: Final = """\

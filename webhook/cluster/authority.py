@@ -38,18 +38,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from webhook.certificates import (
-    Background,
-    CertificateError,
-    Pair,
-    for_server,
-    jittered,
-    key_pem,
-    new_context,
-    read_file,
-    serve,
-    untimely,
-)
 from webhook.cluster import trust
 from webhook.cluster.client import (
     CONFLICT,
@@ -62,6 +50,18 @@ from webhook.cluster.client import (
     Json,
 )
 from webhook.cluster.trust import POLL_SECONDS, UNREADY_SECONDS
+from webhook.tls.certificates import (
+    Background,
+    CertificateError,
+    Pair,
+    for_server,
+    jittered,
+    key_pem,
+    new_context,
+    read_file,
+    serve,
+    untimely,
+)
 
 log = logging.getLogger("webhook.cluster.authority")
 

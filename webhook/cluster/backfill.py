@@ -27,11 +27,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
-from webhook.changes import REVERT, Judge, Verdict
 from webhook.cluster.client import CONFLICT, NOT_FOUND, ApiError, ClusterError, Json
 from webhook.cluster.workloads import MissingRightError, Workloads
-from webhook.estimate import duration
-from webhook.rollouts import (
+from webhook.decision.estimate import duration
+from webhook.decision.workload import KINDS, Kind, malformed, mapping
+from webhook.rollout.planners import REVERT, Judge, Verdict
+from webhook.rollout.progress import (
     Change,
     Progress,
     Window,
@@ -45,7 +46,6 @@ from webhook.rollouts import (
     progress,
     rolls,
 )
-from webhook.workload import KINDS, Kind, malformed, mapping
 
 _CONFLICTS: Final = 5
 _POLL_SECONDS: Final = 2.0

@@ -25,8 +25,8 @@ from webhook.cluster.client import (
     what_is_wrong,
 )
 from webhook.cluster.workloads import MissingRightError, Workloads
-from webhook.config import Configuration, ConfigurationError, parse
-from webhook.workload import mapping
+from webhook.decision.configuration import Configuration, ConfigurationError, parse
+from webhook.decision.workload import mapping
 
 PATH: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 GROUP: Final = "admissionregistration.k8s.io"

@@ -30,7 +30,6 @@ from urllib.parse import quote
 import orjson
 import urllib3
 
-from webhook.certificates import Background
 from webhook.cluster.client import (
     GONE,
     METADATA,
@@ -41,7 +40,8 @@ from webhook.cluster.client import (
     Backoff,
     Json,
 )
-from webhook.settings import Namespace, is_label
+from webhook.decision.settings import Namespace, is_label
+from webhook.tls.certificates import Background
 
 log = logging.getLogger("webhook.cluster.namespaces")
 

@@ -8,14 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from webhook.certificates import FileCertificates, utc_now
 from webhook.cluster.authority import SelfManagedCertificates
 from webhook.cluster.client import Api, ClusterError, connect
 from webhook.cluster.namespaces import NamespaceWatch, Parse
 from webhook.cluster.trust import TrustWatch
 from webhook.cluster.version import ClusterWatch
-from webhook.mutations.model import UNKNOWN_CLUSTER, Cluster
-from webhook.settings import Namespace
+from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster
+from webhook.decision.settings import Namespace
+from webhook.tls.certificates import FileCertificates, utc_now
 
 UNKNOWN_NAMESPACES: Final = "namespaces are not known yet"
 

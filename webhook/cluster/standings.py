@@ -18,13 +18,13 @@ from typing import Final, NamedTuple
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from webhook.admission import Admission
-from webhook.certificates import Background, jittered
 from webhook.cluster.client import FORBIDDEN, NOT_FOUND, Api, ApiError, Backoff, Json
 from webhook.cluster.workloads import Namespaces, Workloads
-from webhook.config import Configuration
-from webhook.standing import STATES, standing
-from webhook.workload import KINDS, Kind, mapping
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration
+from webhook.decision.workload import KINDS, Kind, mapping
+from webhook.rollout.state import STATES, standing
+from webhook.tls.certificates import Background, jittered
 
 log = logging.getLogger("webhook.cluster.standings")
 
@@ -42,7 +42,7 @@ class Row(NamedTuple):
         namespace: its namespace.
         kind: its kind.
         name: its name.
-        state: one of `webhook.standing.STATES`.
+        state: one of `webhook.rollout.state.STATES`.
         reason: why.
         injected: whether it bears injections now.
         applied: the settings whose injections it would bear, decided afresh.

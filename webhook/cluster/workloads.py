@@ -43,9 +43,9 @@ from webhook.cluster.version import (
     parse_version,
     rollout_sleep,
 )
-from webhook.mutations.model import Cluster
-from webhook.settings import Namespace
-from webhook.workload import Kind, mapping
+from webhook.decision.mutations.model import Cluster
+from webhook.decision.settings import Namespace
+from webhook.decision.workload import Kind, mapping
 
 PAGE: Final = 250
 _TRIES: Final = 8  # about a minute

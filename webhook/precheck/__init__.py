@@ -1,0 +1,1 @@
+"""The program of the `seamless-precheck` init container: the standard library only."""

@@ -1,0 +1,1 @@
+"""How workloads roll: shape, simulation, order, progress. Pure."""

@@ -1,0 +1,1 @@
+"""The process that serves the webhook: HTTP, bounds, metrics, logs and traces."""

@@ -1,0 +1,1 @@
+"""Certificates, and where they come from."""
