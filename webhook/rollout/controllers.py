@@ -24,7 +24,7 @@ from enum import IntEnum
 from typing import Final
 
 from webhook.rollout.pod import ROUNDED, Life, Started, Stopped
-from webhook.rollout.shape import Shape, share
+from webhook.rollout.shape import Shape, share, weighted
 from webhook.workload import DAEMON_SET
 
 REACTION: Final = 0.05
@@ -117,10 +117,10 @@ class Cluster:
         self.shape = shape
         self.pods: list[Track] = []
         self.cause = Cause(Event.SYNC, None, 0.0)
+        self.events = 0
         self._life = life
         self._heeds = heeds
         self._queue: list[tuple[float, int, Event, Track | Cause | None]] = []
-        self._count = 0
         self._syncing = False
         self._budget = -math.inf
         wait = float(shape.min_ready)
@@ -188,8 +188,8 @@ class Cluster:
             self._push(at, event, pod)
 
     def _push(self, at: float, event: Event, what: Track | Cause | None) -> None:
-        self._count += 1
-        heapq.heappush(self._queue, (at, self._count, event, what))
+        self.events += 1
+        heapq.heappush(self._queue, (at, self.events, event, what))
 
     def _allowed(self, at: float) -> float:
         """Give when a write that is wanted at a moment is allowed: a bucket of tokens."""
@@ -474,15 +474,12 @@ class Canary(Rolling):
 
     def sync(self, at: float) -> None:
         """Move towards the weight of the step; when it is reached, go on with the next."""
-        shape = self.shape
         while True:
-            last = self._step >= len(shape.steps)
-            new = shape.pods if last else self._wanted()
-            routed = shape.traffic_routing
-            stay = shape.pods if routed else shape.pods - min(new, shape.pods)
-            new = max(new, self.new)
-            at = self.reconcile(at, new, min(stay, self.stays))
-            if self.available < new or (not routed and self.stays > stay):
+            last = self._step >= len(self.shape.steps)
+            new, stay = (self.shape.pods, self._kept(0)) if last else self._wanted()
+            new, stay = max(new, self.new), min(stay, self.stays)
+            at = self.reconcile(at, new, stay)
+            if self.available < new or self.stays > stay:
                 return
             if last:
                 self._finish(at)
@@ -490,16 +487,21 @@ class Canary(Rolling):
             if not self._passed(at):
                 return
 
-    def _wanted(self) -> int:
-        """Tell how many new pods the steps so far ask for."""
-        step = self.shape.steps[self._step]
+    def _wanted(self) -> tuple[int, int]:
+        """Tell how many new and old pods the steps so far ask for."""
+        shape, step = self.shape, self.shape.steps[self._step]
         if step.weight is not None:
             self._weight = step.weight
         if step.pods is not None:
             self._fixed = step.pods
-        if self._fixed >= 0:
-            return min(self._fixed, self.shape.pods)
-        return share(self.shape.pods, self._weight)
+        if not shape.routed:
+            return weighted(shape.pods, self._weight, shape.surge)
+        new = share(shape.pods, self._weight) if self._fixed < 0 else min(self._fixed, shape.pods)
+        return new, self._kept(share(shape.pods, 100 - self._weight))
+
+    def _kept(self, asked: int) -> int:
+        """Keep all old pods to the end where a router shifts the requests, unless told not to."""
+        return self.shape.pods if self.shape.routed and not self.shape.dynamic else asked
 
     def _passed(self, at: float) -> bool:
         """Go on with the next step, if this one is over."""
@@ -524,7 +526,7 @@ class Canary(Rolling):
 
     def _finish(self, at: float) -> None:
         self.done(self.after_writes(at))
-        if not self.shape.traffic_routing or not self.stays:
+        if not self.stays:
             return
         if self._leaving is None:
             self._leaving = at + self.shape.delay

@@ -159,20 +159,16 @@ class Life:
             done = init.probes.ready(at, at, probing)
             ready = max(ready, done.ready)
             at = max(at, done.started) + NEXT_CONTAINER
-            self._give_up(init.name, done)
         running, answers, probed = at, at, at
         for regular in self._regular:
             answering = at + regular.starts
             done = regular.ready(at, answering, probing)
             answers = max(answers, answering)
             probed = max(probed, done.ready)
-            self._give_up(regular.name, done)
+            if done.reason:
+                self.never = f"container {regular.name}: {done.reason}"
         probed = max(probed, ready)
         return Started(pulled, at, running, answers, probed, probed + self._gates)
-
-    def _give_up(self, name: str, done: _Ready) -> None:
-        if done.reason:
-            self.never = f"container {name}: {done.reason}"
 
     def stop(self, at: float) -> Stopped:
         """Tell when a pod that is deleted at a moment reaches what."""
@@ -264,7 +260,6 @@ class _Probes(NamedTuple):
 
 
 class _Init(NamedTuple):
-    name: str
     seconds: float
     probes: _Probes | None  # of a native sidecar
 
@@ -282,11 +277,10 @@ def _probes(container: Json, starts: float) -> _Probes:
 
 
 def _init(container: Json) -> _Init:
-    name = str(container.get("name"))
     if is_sidecar(container):
-        return _Init(name, 0.0, _probes(container, 0.0))
+        return _Init(0.0, _probes(container, 0.0))
     command = [*_words(container.get("command")), *_words(container.get("args"))]
-    return _Init(name, command_seconds(command), None)
+    return _Init(command_seconds(command), None)
 
 
 # --- end -----------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def requests_at_risk(pods: Sequence[Track], times: Times, end: float) -> Risk:
     Args:
         pods: all of its pods.
         times: what things take.
-        end: when to stop counting, where it never ends.
+        end: until when to count at the least: what is not over then never ends.
     """
     if not pods:
         return Risk(0.0, 0.0, ())
@@ -134,8 +134,9 @@ def _sweep(
     lost = 0.0
     nobody: list[tuple[float, float]] = []
     before = -math.inf
-    for at, received, fell_silent, served in [*_changes(pods, case), (math.inf, 0, 0, 0)]:
-        now = min(at, end)
+    changes = _changes(pods, case)
+    changes.append((max(end, changes[-1][0] if changes else end), 0, 0, 0))
+    for now, received, fell_silent, served in changes:
         if now > before:
             none_left = 0.0 if falls_back and serving else 1.0
             share = silent / receiving if receiving else none_left

@@ -5,7 +5,7 @@ Made once from a workload; percentages are resolved here, each as its own contro
     Deployment    maxSurge up, maxUnavailable down; both nothing: one may be away
     StatefulSet   maxUnavailable down, at least one; only where the API server has its gate on
     DaemonSet     both up, of the nodes; both nothing: one may be away
-    Argo Rollout  as a Deployment; `setWeight` up
+    Argo Rollout  as a Deployment; `setWeight` as close as whole pods come
 
 Sources: kubernetes `pkg/controller/deployment/util/deployment_util.go` (ResolveFenceposts),
 `pkg/controller/statefulset/stateful_set_utils.go` (getStatefulSetMaxUnavailable),
@@ -37,7 +37,7 @@ from webhook.workload import (
 UNKNOWN_NODES: Final = 3
 """On how many nodes a DaemonSet is taken to run where nobody says."""
 
-MOST_PODS: Final = 20_000
+MOST_PODS: Final = 10_000
 """More are not simulated one by one."""
 
 _NO_DEADLINE: Final = 2**31 - 1  # so do users write that there is none
@@ -90,7 +90,8 @@ class Shape:
         waits_available: whether the next pod waits until the one before is available, not ready.
         deadline: its progress deadline, in seconds; none where it has none.
         steps: of a canary.
-        traffic_routing: of a canary, whether its weights are kept by a traffic router.
+        routed: of a canary, whether a traffic router keeps its weights.
+        dynamic: of such a one, whether its old pods become fewer as their weight does.
         delay: of Argo Rollouts, how long old pods stay once they get no more requests.
         promotion: of blue-green, how long the new pods wait to be used; infinite: until somebody
             promotes them.
@@ -112,7 +113,8 @@ class Shape:
     waits_available: bool = True
     deadline: int | None = None
     steps: tuple[Step, ...] = ()
-    traffic_routing: bool = False
+    routed: bool = False
+    dynamic: bool = False
     delay: float = 0.0
     promotion: float = 0.0
     preview: int | None = None
@@ -271,21 +273,22 @@ def _rollout(workload: Json, common: dict[str, Any]) -> Shape:
         strategy="Canary",
         surge=pods if routed else surge,
         unavailable=0 if routed else unavailable,
-        steps=tuple(_step(mapping(each), pods) for each in steps)
+        steps=tuple(_step(mapping(each), pods, routed=routed) for each in steps)
         if isinstance(steps, list)
         else (),
-        traffic_routing=routed,
+        routed=routed,
+        dynamic=routed and canary.get("dynamicStableScale") is True,
         delay=whole(canary.get("scaleDownDelaySeconds"), _ARGO_DELAY_SECONDS) if routed else 0,
         **common,
     )
 
 
-def _step(step: Json, pods: int) -> Step:
+def _step(step: Json, pods: int, *, routed: bool) -> Step:
     if "setWeight" in step:
         return Step(weight=min(100, whole(step["setWeight"], 0)))
     if "pause" in step:
         return Step(pause=pause_seconds(mapping(step["pause"]).get("duration")))
-    if "setCanaryScale" in step:
+    if "setCanaryScale" in step and routed:  # without a router it is not heeded
         scale = mapping(step["setCanaryScale"])
         weight = scale.get("weight")
         if type(weight) is int:
@@ -299,8 +302,31 @@ def _step(step: Json, pods: int) -> Step:
 
 
 def share(pods: int, weight: int) -> int:
-    """Tell how many pods a weight stands for; Argo Rollouts rounds up."""
+    """Tell how many pods a weight stands for where a router keeps it; rounded up."""
     return math.ceil(pods * min(100, max(0, weight)) / 100)
+
+
+def weighted(pods: int, weight: int, surge: int) -> tuple[int, int]:
+    """Tell how many new and how many old pods come closest to a weight that no router keeps.
+
+    One pod more may help, where there may be one more. With a weight from 1 to 99 both sorts have
+    a pod at least, if two are allowed. Of two that are as close, the one with more new pods, and
+    without the pod more. Source: argo-rollouts `utils/replicaset/canary.go`
+    (approximateWeightedCanaryStableReplicaCounts).
+    """
+    up, down = share(pods, weight), pods * weight // 100
+    none_allowed = weight in (0, 100) or (pods == 1 and not surge)
+    options = []
+    for total in (pods, pods + 1) if surge else (pods,):
+        if total > pods or up < pods or none_allowed:
+            options.append((up, total))
+        tied = total * weight % 100 == 50  # noqa: PLR2004 - half a pod, in hundredths
+        if not tied and (down or none_allowed):
+            options.append((down, total))
+    if not options or not pods:
+        return 0, pods
+    new, total = min(options, key=lambda each: abs(each[0] * 100 / each[1] - weight))
+    return new, total - new
 
 
 _DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")

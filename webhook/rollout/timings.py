@@ -20,8 +20,8 @@ from webhook.workload import KINDS, Kind
 
 LONGEST_SECONDS: Final = 86_400
 GREATEST_RATE: Final = 1e9
-LONGEST_TEXT: Final = 2**20
-MOST_WORKLOADS: Final = 10_000
+LONGEST_TEXT: Final = 2**18
+MOST_WORKLOADS: Final = 2_000
 FORMAT_VERSION: Final = 1
 
 
@@ -86,8 +86,8 @@ class Propagation:
     remove: Seconds
 
 
-SERVICE: Final = Propagation(Seconds(0.3, 1.5, 3), Seconds(0.5, 1.5, 3))
-"""kube-proxy writes its rules at most once a second (`minSyncPeriod`), and takes its time."""
+SERVICE: Final = Propagation(Seconds(0.3, 1, 3), Seconds(0.1, 1, 3))
+"""kube-proxy writes its rules at once where it was quiet, else once a second (`minSyncPeriod`)."""
 
 BALANCER: Final = Propagation(Seconds.of(15), Seconds.of(30))
 """What a load balancer takes of which nothing is known but that it is there."""
