@@ -24,7 +24,7 @@ from webhook.draft import Draft
 from webhook.mutations import MUTATIONS, min_ready
 from webhook.mutations.model import Mutation, Situation
 
-SLOW = {"configuration", "decision", "manifest", "plan", "record"}
+SLOW = {"configuration", "decision", "manifest", "plan", "record", "rollout"}
 
 
 @pytest.mark.parametrize("name", sorted(HARNESSES))
@@ -111,6 +111,7 @@ def test_a_ledger_that_believes_everything_is_found(monkeypatch: pytest.MonkeyPa
         ("setting", "check_line"),
         ("version", "parse_version"),
         ("http", "_APP"),
+        ("rollout", "simulate"),
     ],
 )
 def test_a_part_that_fails_is_found(

@@ -279,6 +279,7 @@ anything = st.recursive(
     | st.booleans()
     | st.integers(-3, 100)
     | st.integers()
+    | st.sampled_from([10**400, -(10**400)])
     | st.floats()
     | st.sampled_from(["25%", "-1%", "10m", "Recreate", "OnDelete", "", "%"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),

@@ -136,7 +136,7 @@ def test_a_workload_can_say_that_it_has_no_balancer() -> None:
             "workloads: {deployment/web: {pod: {start: x}}}",
             "t: workloads.deployment/web.pod.start: 'x': expected seconds",
         ),
-        ("rate: 0b" + "1" * 200, "t: rate: "),
+        ("rate: 0b" + "1" * 2000, "t: rate: "),
         ("rate: " + "9" * 5000, "t: "),
         ("[" * 1000, "t: "),
         ("a: " + "x" * 2**18, "t: 262147 characters: expected at most 262144"),
@@ -187,6 +187,9 @@ def test_the_docs_give_each_default_as_it_is() -> None:
             return f"{seconds.p50:g}"
         return f"{{p50: {seconds.p50:g}, p99: {seconds.p99:g}, max: {seconds.max:g}}}"
 
+    sample = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert sample is not None
+    assert len(parse(sample[1], "the sample").workloads) == 2
     assert rows == {
         "application.start": told(times.application.start),
         "application.stop": told(times.application.stop),

@@ -19,7 +19,6 @@ from webhook.workload import KINDS
 
 TRACES: Final = {path.stem: path for path in (Path(__file__).parent / "traces").glob("*.json")}
 VERSION: Final = (1, 36)
-NODES: Final = 1
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def simulated(trace: dict[str, Any]) -> Rollout:
     """Simulate what a trace recorded."""
     timings = parse(yaml.safe_dump(trace["timings"]), "timings")
     manifest = trace["manifest"]
-    return simulate(KINDS[manifest["kind"]], manifest, timings, VERSION, NODES)
+    return simulate(KINDS[manifest["kind"]], manifest, timings, VERSION)
 
 
 def close(simulated_at: float | None, recorded_at: float) -> bool:

@@ -34,12 +34,13 @@ from webhook.workload import (
     strategy_type,
 )
 
-UNKNOWN_NODES: Final = 3
+UNKNOWN_NODES: Final = 1
 """On how many nodes a DaemonSet is taken to run where nobody says."""
 
 MOST_PODS: Final = 10_000
 """More are not simulated one by one."""
 
+_GREATEST: Final = 2**63 - 1  # a field of the API holds no more; a file may say anything
 _NO_DEADLINE: Final = 2**31 - 1  # so do users write that there is none
 _ARGO_DELAY_SECONDS: Final = 30  # scaleDownDelaySeconds where it is not set
 
@@ -178,8 +179,8 @@ def shape_of(
 
 
 def whole(value: Any, default: int) -> int:
-    """Read a whole number that is not negative; the default where there is none."""
-    return max(0, value) if type(value) is int else default
+    """Read a whole number, nothing at the least; the default where there is none."""
+    return min(max(0, value), _GREATEST) if type(value) is int else default
 
 
 def _pods(kind: Kind, workload: Json, nodes: int | None) -> int:

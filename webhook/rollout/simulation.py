@@ -262,7 +262,7 @@ def _assumptions(
     shape = controller.shape
     found = []
     if shape.kind is DAEMON_SET and nodes is None and shape.pods == UNKNOWN_NODES:
-        found.append(f"it is not known on how many nodes it runs: {UNKNOWN_NODES} are assumed")
+        found.append("it is not known on how many nodes it runs: it is simulated on one")
     if shape.kind is STATEFUL_SET and not shape.gated:
         asked = rolling_update(STATEFUL_SET, workload).get("maxUnavailable")
         if asked not in (None, 1):

@@ -9,7 +9,6 @@ Nothing here opens a file: `parse` takes the text.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -294,7 +293,7 @@ def _seconds(value: Any, at: str) -> Seconds:
 
 def _number(value: Any, at: str, most: float, unit: str) -> float:
     """Read a number of a unit; a bool, a NaN and a text are none."""
-    if type(value) in (int, float) and math.isfinite(value) and 0 <= value <= most:
+    if type(value) in (int, float) and 0 <= value <= most:  # a NaN is neither
         return float(value)
     message = f"{at}: {_quote(value)}: expected {unit}, a number from 0 to {most:,.0f}"
     raise _WrongError(message)
