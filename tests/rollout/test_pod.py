@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from tests.builders import container, deployment, hooked, sidecar, worker
-from webhook.rollout.pod import NEXT_CONTAINER, SEEN, Life, command_seconds, hook_seconds, next_tick
+from webhook.rollout.pod import (
+    NEXT_CONTAINER,
+    SEEN,
+    PodLifecycle,
+    command_seconds,
+    hook_seconds,
+    next_tick,
+)
 from webhook.rollout.timings import Application, PodTimes, Propagation, Seconds, Times
 
 S = Seconds.of
@@ -34,9 +41,9 @@ def probe(**fields: Any) -> dict[str, Any]:
     return {"httpGet": {"path": "/", "port": 8080}, **fields}
 
 
-def life(*containers: Any, start: float = 2.0, pod: Any = None, **more: Any) -> Life:
+def life(*containers: Any, start: float = 2.0, pod: Any = None, **more: Any) -> PodLifecycle:
     """Give the life of a Deployment's pod."""
-    return Life(deployment(*containers, pod=pod), times(start, **more))
+    return PodLifecycle(deployment(*containers, pod=pod), times(start, **more))
 
 
 # --- start ---------------------------------------------------------------------------------------
@@ -222,7 +229,7 @@ def test_a_pod_ends_after_its_hook_and_its_shutdown_within_the_grace_period(
 ) -> None:
     """SIGKILL comes at its end, at least two seconds after SIGTERM."""
     given = deployment(hooked(hook), pod={"terminationGracePeriodSeconds": grace})
-    found = Life(given, times(stop=stop)).stop(0.0)
+    found = PodLifecycle(given, times(stop=stop)).stop(0.0)
     assert (found.signalled, found.stopped, found.killed) == (signalled, stopped, killed)
     assert found.stopped <= found.reported <= found.gone <= found.stopped + 1.0
 
@@ -238,8 +245,8 @@ def test_native_sidecars_end_last_and_their_hooks_run_beside_the_others() -> Non
     """They are told when the regular containers have ended."""
     mesh = sidecar(lifecycle={"preStop": {"sleep": {"seconds": 9}}})
     given = deployment(hooked(SLEEP), pod={"initContainers": [mesh]})
-    assert Life(given, times(stop=2.0)).stop(0.0).stopped == 9.0
-    assert Life(given, times(stop=8.0)).stop(0.0).stopped == 11.0
+    assert PodLifecycle(given, times(stop=2.0)).stop(0.0).stopped == 9.0
+    assert PodLifecycle(given, times(stop=8.0)).stop(0.0).stopped == 11.0
 
 
 def test_the_containers_that_serve_decide_when_a_pod_stops_to_answer() -> None:
@@ -247,10 +254,10 @@ def test_the_containers_that_serve_decide_when_a_pod_stops_to_answer() -> None:
     given = deployment(
         hooked(SLEEP), worker("log", lifecycle={"preStop": {"sleep": {"seconds": 9}}})
     )
-    found = Life(given, times()).stop(0.0)
+    found = PodLifecycle(given, times()).stop(0.0)
     assert (found.signalled, found.stopped) == (3.0, 9.0)
     idle = deployment(worker(lifecycle={"preStop": SLEEP}))
-    assert Life(idle, times()).stop(0.0).signalled == 3.0
+    assert PodLifecycle(idle, times()).stop(0.0).signalled == 3.0
 
 
 COMMANDS: list[tuple[list[str], float]] = [

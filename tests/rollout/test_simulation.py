@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders import container, deployment, rolling, workload
 from webhook.rollout.controllers import Cluster, controller_of
-from webhook.rollout.pod import Life
+from webhook.rollout.pod import PodLifecycle
 from webhook.rollout.shape import shape_of
 from webhook.rollout.simulation import Rollout, simulate
 from webhook.rollout.timings import Application, Seconds, Times, Timings
@@ -131,7 +131,9 @@ def test_what_had_to_be_assumed_is_told() -> None:
     """Only where it sways the answer."""
     daemon_set = workload("DaemonSet")
     assert "simulated on one" in simulate(DAEMON_SET, daemon_set).assumptions[0]
-    assert simulate(DAEMON_SET, daemon_set, nodes=3).assumptions == ()
+    assert simulate(DAEMON_SET, daemon_set, nodes=1).assumptions == ()
+    running = daemon_set | {"status": {"desiredNumberScheduled": 1}}
+    assert simulate(DAEMON_SET, running).assumptions == ()
     stateful_set = workload("StatefulSet", **rolling("StatefulSet", maxUnavailable=2))
     assert "maxUnavailable counts as 1" in simulate(STATEFUL_SET, stateful_set).assumptions[0]
     assert simulate(STATEFUL_SET, stateful_set, server_version=(1, 37)).assumptions == ()
@@ -149,7 +151,7 @@ def test_a_rollout_costs_as_many_events_as_it_has_pods(kind: str) -> None:
         given = workload(kind, **spec)
         shape = shape_of(KINDS[kind], given, nodes=pods)
         rule = controller_of(shape)
-        cluster = Cluster(shape, Life(given, Times()), rule.heeds)
+        cluster = Cluster(shape, PodLifecycle(given, Times()), rule.heeds)
         cluster.run(rule(cluster))
         assert len(cluster.pods) == 2 * pods
         return cluster.events / pods

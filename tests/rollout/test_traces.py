@@ -41,12 +41,12 @@ def close(simulated_at: float | None, recorded_at: float) -> bool:
     )
 
 
-def at(pods: list[dict[str, Any]], key: str, *, old: bool) -> list[float]:
+def recorded_times(pods: list[dict[str, Any]], key: str, *, old: bool) -> list[float]:
     """Give the times of one sort in a trace, in order."""
     return sorted(pod[key] for pod in pods if pod["old"] is old and key in pod)
 
 
-def told(pods: tuple[Pod, ...], key: str, *, old: bool) -> list[float]:
+def simulated_times(pods: tuple[Pod, ...], key: str, *, old: bool) -> list[float]:
     """Give the times of one sort in a simulation, in order."""
     found = (getattr(pod, key) for pod in pods if pod.old is old)
     return sorted(each for each in found if each is not None)
@@ -83,8 +83,8 @@ def test_a_recorded_rollout_has_as_many_pods_as_simulated(name: str) -> None:
 def test_each_pod_of_a_recorded_rollout_has_the_times_simulated(name: str, key: str) -> None:
     """One after the other, however they are named."""
     trace, old = recorded(name), key in ("terminating", "gone")
-    measured = at(trace["pods"], key, old=old)
-    found = told(simulated(trace).pods, key, old=old)
+    measured = recorded_times(trace["pods"], key, old=old)
+    found = simulated_times(simulated(trace).pods, key, old=old)
     assert len(found) == len(measured)
     assert all(close(*each) for each in zip(found, measured, strict=True)), (found, measured)
 
@@ -117,10 +117,12 @@ def test_creations_and_terminations_of_a_recorded_rollout_take_turns_as_simulate
     trace = recorded(name)
     rollout = simulated(trace)
     measured = {
-        key: at(trace["pods"], key, old=key != "created") for key in ("created", "terminating")
+        key: recorded_times(trace["pods"], key, old=key != "created")
+        for key in ("created", "terminating")
     }
     found = {
-        key: told(rollout.pods, key, old=key != "created") for key in ("created", "terminating")
+        key: simulated_times(rollout.pods, key, old=key != "created")
+        for key in ("created", "terminating")
     }
     for first, created in enumerate(measured["created"]):
         for second, terminating in enumerate(measured["terminating"]):

@@ -12,7 +12,7 @@ through the `Cluster`, which tells it later what became of them. A class for eac
     DaemonSets    node by node; in place, or with surge (`pkg/controller/daemon/update.go`)
     Canary        Argo Rollouts: the same as Rolling between a canary's steps
     BlueGreen     Argo Rollouts: all new pods, the switch, and the old ones a while later
-    Still         what does nothing by itself: paused, or OnDelete
+    Idle          what does nothing by itself: paused, or OnDelete
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from webhook.rollout.pod import ROUNDED, Life, Started, Stopped
+from webhook.rollout.pod import ROUNDED, PodLifecycle, Started, Stopped
 from webhook.rollout.shape import Shape, share, weighted
 from webhook.workload import DAEMON_SET
 
@@ -60,14 +60,14 @@ class Cause:
     """
 
     event: Event
-    pod: Track | None
+    pod: TrackedPod | None
     at: float
     what: str = ""
     before: Cause | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Track:
+class TrackedPod:
     """One pod, as it is followed.
 
     Args:
@@ -113,25 +113,25 @@ class Cluster:
         heeds: what its controller waits for.
     """
 
-    def __init__(self, shape: Shape, life: Life, heeds: frozenset[Event]) -> None:
+    def __init__(self, shape: Shape, life: PodLifecycle, heeds: frozenset[Event]) -> None:
         self.shape = shape
-        self.pods: list[Track] = []
+        self.pods: list[TrackedPod] = []
         self.cause = Cause(Event.SYNC, None, 0.0)
         self.events = 0
         self._life = life
         self._heeds = heeds
-        self._queue: list[tuple[float, int, Event, Track | Cause | None]] = []
+        self._queue: list[tuple[float, int, Event, TrackedPod | Cause | None]] = []
         self._syncing = False
         self._budget = -math.inf
         wait = float(shape.min_ready)
         self._wait = max(0.0, wait - ROUNDED) if shape.rounds else wait
 
-    def create(self, at: float, name: str, ordinal: int = 0) -> Track:
+    def create(self, at: float, name: str, ordinal: int = 0) -> TrackedPod:
         """Create a pod, as soon as its controller may write."""
         at = self._allowed(at)
         started = self._life.start(at)
         available = started.ready + self._wait
-        pod = Track(
+        pod = TrackedPod(
             name,
             old=False,
             ordinal=ordinal,
@@ -147,7 +147,7 @@ class Cluster:
             self._tell(available, Event.AVAILABLE, pod)
         return pod
 
-    def delete(self, at: float, pod: Track) -> None:
+    def delete(self, at: float, pod: TrackedPod) -> None:
         """Delete a pod, as soon as its controller may write."""
         at = self._allowed(at)
         pod.terminating = at
@@ -183,11 +183,11 @@ class Cluster:
             self._syncing = True
             self._push(at + REACTION, Event.SYNC, None)
 
-    def _tell(self, at: float, event: Event, pod: Track) -> None:
+    def _tell(self, at: float, event: Event, pod: TrackedPod) -> None:
         if event in self._heeds:
             self._push(at, event, pod)
 
-    def _push(self, at: float, event: Event, what: Track | Cause | None) -> None:
+    def _push(self, at: float, event: Event, what: TrackedPod | Cause | None) -> None:
         self.events += 1
         heapq.heappush(self._queue, (at, self.events, event, what))
 
@@ -215,10 +215,10 @@ class Controller:
         self.old = [self._track(number) for number in range(self.shape.pods)]
         cluster.pods.extend(self.old)
 
-    def _track(self, number: int) -> Track:
-        return Track(f"{self.shape.name}-old-{number + 1}", old=True, ordinal=number)
+    def _track(self, number: int) -> TrackedPod:
+        return TrackedPod(f"{self.shape.name}-old-{number + 1}", old=True, ordinal=number)
 
-    def on(self, event: Event, pod: Track) -> bool:
+    def on(self, event: Event, pod: TrackedPod) -> bool:
         """Note what happened to a pod; tell whether it is worth a look."""
         raise NotImplementedError
 
@@ -233,7 +233,7 @@ class Controller:
             self.last = self.cluster.cause
 
 
-class Still(Controller):
+class Idle(Controller):
     """A workload that moves no pod by itself."""
 
     def sync(self, at: float) -> None:
@@ -257,7 +257,7 @@ class Rolling(Controller):
         self.available = 0
         self.stays = self.shape.pods
 
-    def on(self, event: Event, pod: Track) -> bool:
+    def on(self, event: Event, pod: TrackedPod) -> bool:
         """Count a new pod that has become available."""
         self.available += event is Event.AVAILABLE and not pod.old
         return True
@@ -304,7 +304,7 @@ class Recreate(Rolling):
         super().__init__(cluster)
         self._running = self.shape.pods
 
-    def on(self, event: Event, pod: Track) -> bool:
+    def on(self, event: Event, pod: TrackedPod) -> bool:
         """Count old pods that have ended, and new ones that are available."""
         if event is Event.REPORTED:
             self._running -= 1
@@ -338,10 +338,10 @@ class StatefulSets(Controller):
         # True while its new pod is not yet available. In the order of the ordinals only if asked.
         self._away: dict[int, bool | None] = {}
 
-    def _track(self, number: int) -> Track:
-        return Track(f"{self.shape.name}-{number}", old=True, ordinal=number)
+    def _track(self, number: int) -> TrackedPod:
+        return TrackedPod(f"{self.shape.name}-{number}", old=True, ordinal=number)
 
-    def on(self, event: Event, pod: Track) -> bool:
+    def on(self, event: Event, pod: TrackedPod) -> bool:
         """Note a pod that is gone, ready or available."""
         if event is Event.GONE:
             self._away[pod.ordinal] = False
@@ -397,10 +397,10 @@ class DaemonSets(Controller):
         self._away = 0
         self._available = 0
 
-    def _track(self, number: int) -> Track:
-        return Track(f"{self.shape.name}-{number}", old=True, ordinal=number)
+    def _track(self, number: int) -> TrackedPod:
+        return TrackedPod(f"{self.shape.name}-{number}", old=True, ordinal=number)
 
-    def on(self, event: Event, pod: Track) -> bool:
+    def on(self, event: Event, pod: TrackedPod) -> bool:
         """Note a node without a pod, or with an available new one."""
         if event is Event.REPORTED:
             self._missing.append(pod.ordinal)
@@ -434,10 +434,10 @@ class SurgingDaemonSets(Controller):
         self._surging = 0
         self._updated = 0
 
-    def _track(self, number: int) -> Track:
-        return Track(f"{self.shape.name}-{number}", old=True, ordinal=number)
+    def _track(self, number: int) -> TrackedPod:
+        return TrackedPod(f"{self.shape.name}-{number}", old=True, ordinal=number)
 
-    def on(self, event: Event, pod: Track) -> bool:
+    def on(self, event: Event, pod: TrackedPod) -> bool:
         """Note an available new pod, or an old one whose containers have ended."""
         if event is Event.AVAILABLE:
             self._available.append(pod.ordinal)
@@ -593,7 +593,7 @@ class BlueGreen(Rolling):
 def controller_of(shape: Shape) -> type[Controller]:
     """Choose the rule that a workload's pods move by."""
     if shape.paused or shape.strategy == "OnDelete":
-        return Still
+        return Idle
     if shape.kind is DAEMON_SET:
         return SurgingDaemonSets if shape.surge else DaemonSets
     if shape.strategy == "Canary":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from webhook.rollout.controllers import Cause, Event, Track
+from webhook.rollout.controllers import Cause, Event, TrackedPod
 from webhook.rollout.timings import Times
 
 CONTROLLERS: Final = "controllers"
@@ -83,7 +83,7 @@ def _back(cause: Cause | None, until: float, times: Times) -> Iterator[tuple[str
             until, cause = pod.terminating or 0.0, pod.died
 
 
-def _started(pod: Track, event: Event, times: Times) -> Iterator[tuple[str, float]]:
+def _started(pod: TrackedPod, event: Event, times: Times) -> Iterator[tuple[str, float]]:
     started = pod.started
     if started is None:
         return
@@ -99,7 +99,7 @@ def _started(pod: Track, event: Event, times: Times) -> Iterator[tuple[str, floa
         yield MIN_READY, pod.available - started.ready
 
 
-def _stopped(pod: Track, event: Event) -> Iterator[tuple[str, float]]:
+def _stopped(pod: TrackedPod, event: Event) -> Iterator[tuple[str, float]]:
     stopped, terminating = pod.stopped, pod.terminating
     if stopped is None or terminating is None:
         return

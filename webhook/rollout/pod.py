@@ -106,7 +106,7 @@ class Stopped(NamedTuple):
     killed: bool
 
 
-class Life:
+class PodLifecycle:
     """How the pods of one template live.
 
     Args:
@@ -115,7 +115,6 @@ class Life:
     """
 
     __slots__ = (
-        "_ends",
         "_gates",
         "_init",
         "_killed",

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from webhook.rollout.controllers import Track
+from webhook.rollout.controllers import TrackedPod
 from webhook.rollout.timings import Propagation, Times
 
 Reason = Literal["stopped", "not-answering", "nobody"]
@@ -73,7 +73,7 @@ class _Case(NamedTuple):
     worst: bool
 
 
-def requests_at_risk(pods: Sequence[Track], times: Times, end: float) -> Risk:
+def requests_at_risk(pods: Sequence[TrackedPod], times: Times, end: float) -> Risk:
     """Tell how many requests a rollout may lose.
 
     Args:
@@ -110,19 +110,19 @@ def _slowest(times: Times) -> Propagation:
     )
 
 
-def _silent_from(pod: Track, case: _Case) -> float:
+def _silent_from(pod: TrackedPod, case: _Case) -> float:
     """Give from when on a request that is sent to a pod is lost; infinite where it never is."""
     if pod.stopped is None:
         return math.inf
     return pod.stopped.signalled - case.request if case.worst else pod.stopped.stopped
 
 
-def _answers(pod: Track) -> float:
+def _answers(pod: TrackedPod) -> float:
     return pod.started.answers if pod.started else -math.inf
 
 
 def _sweep(
-    pods: Sequence[Track], case: _Case, end: float, *, falls_back: bool
+    pods: Sequence[TrackedPod], case: _Case, end: float, *, falls_back: bool
 ) -> tuple[float, list[tuple[float, float]]]:
     """Integrate the share that is lost over time, and note when no pod answers.
 
@@ -151,7 +151,7 @@ def _sweep(
     return lost, nobody
 
 
-def _changes(pods: Sequence[Track], case: _Case) -> list[tuple[float, int, int, int]]:
+def _changes(pods: Sequence[TrackedPod], case: _Case) -> list[tuple[float, int, int, int]]:
     """Give what changes when: pods that are sent requests, those of them silent, those serving."""
     changes: list[tuple[float, int, int, int]] = []
     for pod in pods:
@@ -186,7 +186,7 @@ def _extend(times: list[tuple[float, float]], start: float, end: float) -> None:
         times.append((start, end))
 
 
-def _losses(pods: Sequence[Track], low: _Case, high: _Case) -> Iterable[Loss]:
+def _losses(pods: Sequence[TrackedPod], low: _Case, high: _Case) -> Iterable[Loss]:
     for pod in pods:
         start, end = _silent_from(pod, high), pod.leaves + high.remove
         if start < end and start < math.inf:

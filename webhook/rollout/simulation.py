@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from webhook.rollout.controllers import Canary, Cluster, Controller, Track, controller_of
+from webhook.rollout.controllers import Canary, Cluster, Controller, TrackedPod, controller_of
 from webhook.rollout.path import Wait, critical_path
-from webhook.rollout.pod import Life
+from webhook.rollout.pod import PodLifecycle
 from webhook.rollout.risk import REASONS, Loss, Risk, requests_at_risk
-from webhook.rollout.shape import MOST_PODS, UNKNOWN_NODES, Shape, Version, shape_of
+from webhook.rollout.shape import MOST_PODS, Shape, Version, shape_of
 from webhook.rollout.timings import Times, Timings
 from webhook.workload import (
     DAEMON_SET,
@@ -213,7 +213,7 @@ def simulate(
     metadata = mapping(workload.get("metadata"))
     namespace = metadata.get("namespace")
     times = timings.of(kind, shape.name, namespace if isinstance(namespace, str) else "")
-    life = Life(workload, times)
+    life = PodLifecycle(workload, times)
     rule = controller_of(shape)
     cluster = Cluster(shape, life, rule.heeds)
     controller = rule(cluster)
@@ -222,7 +222,7 @@ def simulate(
 
 
 def _result(
-    controller: Controller, life: Life, times: Times, assumptions: tuple[str, ...]
+    controller: Controller, life: PodLifecycle, times: Times, assumptions: tuple[str, ...]
 ) -> Rollout:
     shape, pods = controller.shape, controller.cluster.pods
     rolled_out = controller.rolled_out
@@ -234,8 +234,8 @@ def _result(
     if exceeded is not None:
         rolled_out = None
         unfinished = unfinished or "its progress deadline passes before it is rolled out"
-    told = tuple(map(_told, pods))
-    gone = [each.gone for each in told if each.gone is not None]
+    described = tuple(map(_describe, pods))
+    gone = [each.gone for each in described if each.gone is not None]
     end = max([rolled_out or 0.0, exceeded or 0.0, *gone, *_moments(pods)])
     asked = life.serving and times.rate > 0
     risk = requests_at_risk(pods, times, end) if asked else Risk(0.0, 0.0, ())
@@ -248,7 +248,7 @@ def _result(
         at_risk=(math.floor(round(risk.low, 6)), math.ceil(round(risk.high, 6))),
         losses=risk.losses,
         path=path,
-        pods=told,
+        pods=described,
         deadline_exceeded=exceeded,
         unfinished=unfinished,
         assumptions=assumptions,
@@ -261,7 +261,8 @@ def _assumptions(
     """Name what had to be assumed of this workload."""
     shape = controller.shape
     found = []
-    if shape.kind is DAEMON_SET and nodes is None and shape.pods == UNKNOWN_NODES:
+    known = nodes is not None or mapping(workload.get("status")).get("desiredNumberScheduled")
+    if shape.kind is DAEMON_SET and not known:
         found.append("it is not known on how many nodes it runs: it is simulated on one")
     if shape.kind is STATEFUL_SET and not shape.gated:
         asked = rolling_update(STATEFUL_SET, workload).get("maxUnavailable")
@@ -286,7 +287,7 @@ def _old_pods_gone(controller: Controller, gone: Sequence[float]) -> float | Non
     return max([controller.rolled_out or 0.0, *gone])
 
 
-def _deadline(shape: Shape, pods: Sequence[Track], rolled_out: float | None) -> float | None:
+def _deadline(shape: Shape, pods: Sequence[TrackedPod], rolled_out: float | None) -> float | None:
     """Give when a rollout has made no progress for too long: no pod came, went or got further.
 
     What waits by its own steps is not held to it, as Argo Rollouts do not.
@@ -303,7 +304,7 @@ def _deadline(shape: Shape, pods: Sequence[Track], rolled_out: float | None) -> 
     return before + shape.deadline if rolled_out is None else None
 
 
-def _moments(pods: Iterable[Track]) -> Iterator[float]:
+def _moments(pods: Iterable[TrackedPod]) -> Iterator[float]:
     """Walk the moments at which a rollout moved on."""
     for pod in pods:
         for at in (pod.created, pod.ready, pod.available):
@@ -313,7 +314,7 @@ def _moments(pods: Iterable[Track]) -> Iterator[float]:
             yield pod.terminating
 
 
-def _told(pod: Track) -> Pod:
+def _describe(pod: TrackedPod) -> Pod:
     stopped = pod.stopped
     return Pod(
         pod.name,
@@ -332,7 +333,7 @@ def _told(pod: Track) -> Pod:
 # --- how many ------------------------------------------------------------------------------------
 
 
-def _serving(pods: Iterable[Track]) -> Iterator[tuple[float, int]]:
+def _serving(pods: Iterable[TrackedPod]) -> Iterator[tuple[float, int]]:
     """Walk the changes of how many pods Services send requests to."""
     for pod in pods:
         if not pod.old and pod.enters < math.inf:
@@ -341,7 +342,7 @@ def _serving(pods: Iterable[Track]) -> Iterator[tuple[float, int]]:
             yield pod.leaves, -1
 
 
-def _existing(pods: Iterable[Track]) -> Iterator[tuple[float, int]]:
+def _existing(pods: Iterable[TrackedPod]) -> Iterator[tuple[float, int]]:
     for pod in pods:
         if not pod.old:
             yield pod.created, 1
