@@ -44,8 +44,7 @@ class Phase(NamedTuple):
     end: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(NamedTuple):
     """One pod of a rollout; times in seconds after the change, none for what never happens.
 
     Args:
@@ -226,7 +225,8 @@ def _result(
 ) -> Rollout:
     shape, pods = controller.shape, controller.cluster.pods
     rolled_out = controller.rolled_out
-    exceeded = None if controller.waits else _deadline(shape, pods, rolled_out)
+    moments = sorted(_moments(pods))
+    exceeded = None if controller.waits else _deadline(shape, moments, rolled_out)
     unfinished = controller.waits if rolled_out is None else ""
     if rolled_out is None and not unfinished:
         unfinished = f"no new pod becomes ready: {life.never}"
@@ -236,7 +236,7 @@ def _result(
         unfinished = unfinished or "its progress deadline passes before it is rolled out"
     described = tuple(map(_describe, pods))
     gone = [each.gone for each in described if each.gone is not None]
-    end = max([rolled_out or 0.0, exceeded or 0.0, *gone, *_moments(pods)])
+    end = max([rolled_out or 0.0, exceeded or 0.0, *gone, *moments[-1:]])
     asked = life.serving and times.rate > 0
     risk = requests_at_risk(pods, times, end) if asked else Risk(0.0, 0.0, ())
     return Rollout(
@@ -287,7 +287,7 @@ def _old_pods_gone(controller: Controller, gone: Sequence[float]) -> float | Non
     return max([controller.rolled_out or 0.0, *gone])
 
 
-def _deadline(shape: Shape, pods: Sequence[TrackedPod], rolled_out: float | None) -> float | None:
+def _deadline(shape: Shape, moments: Sequence[float], rolled_out: float | None) -> float | None:
     """Give when a rollout has made no progress for too long: no pod came, went or got further.
 
     What waits by its own steps is not held to it, as Argo Rollouts do not.
@@ -295,7 +295,7 @@ def _deadline(shape: Shape, pods: Sequence[TrackedPod], rolled_out: float | None
     if shape.deadline is None or any(each.pause for each in shape.steps) or shape.promotion:
         return None
     before = 0.0
-    for at in sorted(_moments(pods)):
+    for at in moments:
         if rolled_out is not None and at > rolled_out:
             break
         if at - before > shape.deadline:
@@ -316,17 +316,21 @@ def _moments(pods: Iterable[TrackedPod]) -> Iterator[float]:
 
 def _describe(pod: TrackedPod) -> Pod:
     stopped = pod.stopped
+    created = None if pod.old else pod.created
+    ready, available = _finite(pod.ready), _finite(pod.available)
+    if stopped is None:
+        return Pod(pod.name, pod.old, created, ready, available)
     return Pod(
         pod.name,
         pod.old,
-        created=None if pod.old else pod.created,
-        ready=_finite(pod.ready),
-        available=_finite(pod.available),
-        terminating=pod.terminating,
-        signalled=stopped.signalled if stopped else None,
-        stopped=stopped.stopped if stopped else None,
-        gone=stopped.gone if stopped else None,
-        killed=stopped.killed if stopped else False,
+        created,
+        ready,
+        available,
+        pod.terminating,
+        stopped.signalled,
+        stopped.stopped,
+        stopped.gone,
+        stopped.killed,
     )
 
 
