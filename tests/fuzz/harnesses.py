@@ -57,8 +57,13 @@ from webhook.decision.mutations.readiness_probe import Probe, parse_probe
 from webhook.decision.partial import alike
 from webhook.decision.review import decode
 from webhook.decision.settings import PREFIX, WORKLOAD, InvalidSettingError, Table
+from webhook.decision.workload import KINDS as WORKLOAD_KINDS
+from webhook.decision.workload import malformed
 from webhook.precheck import program
 from webhook.precheck.targets import parse_duration, parse_require, parse_target
+from webhook.rollout.simulation import SimulationError, simulate
+from webhook.rollout.timings import Timings, TimingsError
+from webhook.rollout.timings import parse as parse_timings
 from webhook.serving.app import Limits, State, webhook_app
 from webhook.serving.metrics import Metrics
 
@@ -775,6 +780,53 @@ def plan(data: bytes) -> None:
         assert not out.getvalue()
 
 
+# --- a rollout before it happens -----------------------------------------------------------------
+
+TIMINGS: Final = b"""\
+formatVersion: 1
+application: {start: 5, stop: 1, request: 0.1}
+pod: {start: 1, end: 0.5, imagePull: 0}
+service: {add: 0.3, remove: {p50: 0.1, p99: 1, max: 3}}
+balancer: {add: 15, remove: 30}
+rate: 100
+workloads: {deployment/web: {application: {start: 20}}}
+"""
+_ARGO: Final = (
+    {"canary": {"steps": [{"setWeight": 20}, {"pause": {"duration": "1m"}}, {"setWeight": 60}]}},
+    {"canary": {"steps": [{"setCanaryScale": {"weight": 25}}], "trafficRouting": {"nginx": {}}}},
+    {"blueGreen": {"scaleDownDelaySeconds": 5, "previewReplicaCount": 1}},
+)
+
+
+def rollout(data: bytes) -> None:
+    """Any workload is simulated to a finite end, or refused in a line; so are any timings."""
+    choices = Choices(data)
+    try:
+        text = garbled(choices, TIMINGS).decode("utf-8", "replace")
+        timings = parse_timings(text, "timings.yaml")
+    except TimingsError as error:
+        check_line(_in_one_line(error), 2000)
+        timings = Timings()
+    given = orjson.loads(choices.pick(OBJECTS))
+    if given["kind"] == "Rollout":
+        given["spec"]["strategy"] = copy.deepcopy(choices.pick(_ARGO))
+    given = mutate(choices, given)
+    kind = WORKLOAD_KINDS[choices.pick(KINDS)]
+    if malformed(given) is not None:
+        return
+    version = choices.pick((None, (1, 28), (1, 35), (1, 36), (1, 37)))
+    try:
+        found = simulate(kind, given, timings, version)
+    except SimulationError as error:
+        check_line(_in_one_line(error), 200)
+        return
+    low, high = found.at_risk
+    assert 0 <= low <= high
+    assert 0 <= found.least_serving <= found.shape.pods <= found.most_pods
+    assert (found.rolled_out is None) == bool(found.unfinished)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
 HARNESSES: Final[dict[str, Harness]] = {
     each.__name__.replace("_", "-"): each
     for each in (
@@ -790,5 +842,6 @@ HARNESSES: Final[dict[str, Harness]] = {
         version,
         http,
         plan,
+        rollout,
     )
 }

@@ -24,7 +24,7 @@ from webhook.decision.draft import Draft
 from webhook.decision.mutations import MUTATIONS, min_ready
 from webhook.decision.mutations.model import Mutation, Situation
 
-SLOW = {"configuration", "decision", "manifest", "plan", "record"}
+SLOW = {"configuration", "decision", "manifest", "plan", "record", "rollout"}
 
 
 @pytest.mark.parametrize("name", sorted(HARNESSES))
@@ -132,6 +132,7 @@ def test_a_ledger_that_believes_everything_is_found(monkeypatch: pytest.MonkeyPa
         ("setting", "check_line"),
         ("version", "parse_version"),
         ("http", "_APP"),
+        ("rollout", "simulate"),
     ],
 )
 def test_a_part_that_fails_is_found(
