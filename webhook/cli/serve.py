@@ -31,6 +31,7 @@ from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster
 from webhook.decision.review import Request
 from webhook.decision.settings import InvalidSettingError, Namespace, duration
 from webhook.serving import logs, tracing
+from webhook.serving.signals import ending_signals
 from webhook.serving.tracing import TracingError
 from webhook.tls import certificates
 from webhook.tls.certificates import CertificateError, Pair
@@ -477,8 +478,6 @@ def _learner(known: _Known, options: Options) -> server.Learn:
 
 def _supervise(count: int, options: Options, sockets: Sockets) -> int:
     """Keep `count` workers on the same sockets, until told to stop; then wait for them."""
-    from webhook.serving.app import ending_signals
-
     # Blocked here for good and waited for: a handler could come at any instant, within a lock too.
     ending = ending_signals()
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)
@@ -538,8 +537,6 @@ def _forget_metrics(pid: int) -> None:
 def _worker(
     options: Options, sockets: Sockets, restarts: Any, lifeline: tuple[int, int], folder: str
 ) -> None:
-    from webhook.serving.app import ending_signals
-
     held, parents = lifeline
     os.close(parents)
     with _cleared_by_the_last(folder, held):

@@ -29,6 +29,7 @@ from webhook.decision.review import Request
 from webhook.serving import connections
 from webhook.serving.dispatch import Direct
 from webhook.serving.metrics import CONTENT_TYPE, Metrics
+from webhook.serving.signals import ending_signals
 
 log = logging.getLogger("webhook")
 
@@ -448,12 +449,6 @@ def listener(
         timeout_keep_alive=connections.KEEP_ALIVE_SECONDS,
     )
     return connections.Server(config, context, bounds or connections.Bounds(), cut)
-
-
-def ending_signals() -> set[signal.Signals]:
-    """Give the signals upon which to drain: SIGHUP too, unless it is ignored, as by `nohup`."""
-    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    return {each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN}
 
 
 async def run(
