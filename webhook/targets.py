@@ -99,15 +99,18 @@ def required(require: str | int, count: int) -> int:
     return min({"all": count, "any": 1, "majority": count // 2 + 1}[require], count)
 
 
-def parse_duration(text: str) -> int:
-    """Parse a duration (`30`, `30s`, `2m`, `1m30s`) into whole seconds, at most an hour of them."""
+def parse_duration(text: str, longest: int = LONGEST_DURATION) -> int:
+    """Parse a duration (`30`, `30s`, `2m`, `1m30s`) into whole seconds, at most `longest`.
+
+    That is a whole number of hours.
+    """
     seconds, rest = 0, text + "s" if _is_number(text) else text
     for unit, size in (("h", 3600), ("m", 60), ("s", 1)):
         number, found, tail = rest.partition(unit)
         if found and _is_number(number):
             seconds, rest = seconds + int(number) * size, tail
-    if not text or rest or seconds > LONGEST_DURATION:
-        form = "whole seconds such as 30, 30s, 2m or 1m30s, at most 1h"
+    if not text or rest or seconds > longest:
+        form = f"whole seconds such as 30, 30s, 2m or 1m30s, at most {longest // 3600}h"
         message = f"duration {masked(text)} is not of the form expected: {form}"
         raise ValueError(message)
     return seconds
