@@ -192,7 +192,7 @@ class Admission:
         )
 
     def _decided_by(self, request: Request) -> Sequence[str]:
-        """Say what decides, to a dry run of ours that asks for it (docs/decisions/0021)."""
+        """Say what decides, to a dry run of ours that asks for it (docs/decisions/0040)."""
         if request.dry_run and request.field_manager in TOLD_WHAT_DECIDES:
             return (decided_by(self.digest),)
         return ()

@@ -42,7 +42,7 @@ SERVING = (
 )
 
 
-def values_of(node: Manifest) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one for each form
+def values_of(node: Manifest) -> st.SearchStrategy[Any]:
     """Make values that a part of the schema takes."""
     if "$ref" in node:
         found: Manifest = SCHEMA["definitions"][node["$ref"].rpartition("/")[2]]
