@@ -74,7 +74,7 @@ def _of_type(kind: str, node: Manifest) -> st.SearchStrategy[Any]:  # noqa: PLR0
             )
         case "string":
             if "pattern" not in node:
-                return st.text(max_size=20)
+                return st.text(min_size=node.get("minLength", 0), max_size=20)
             # Helm's expressions are Go's: `$` is the end, and `\w` and `\s` are ASCII.
             pattern = node["pattern"].removesuffix("$") + r"\Z"
             found = st.from_regex(pattern.replace(r"\s", "[ \t\n]"))
@@ -115,7 +115,7 @@ def container(manifests: list[Manifest], kind: str) -> list[str]:
     return list(found["args"][1:])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(some_of(*CONFIGURATION))
 def test_the_webhook_starts_with_each_configuration_that_the_schema_takes(values: Manifest) -> None:
     """It parses the rendered file, and makes its decision of it."""
@@ -124,7 +124,7 @@ def test_the_webhook_starts_with_each_configuration_that_the_schema_takes(values
             Admission(config.parse(manifest["data"]["config.yaml"], "config.yaml"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(some_of(*SERVING), values_of(SCHEMA["properties"]["status"]["properties"]["interval"]))
 def test_the_webhook_starts_with_each_argument_that_the_schema_takes(
     values: Manifest, interval: str
@@ -135,7 +135,7 @@ def test_the_webhook_starts_with_each_argument_that_the_schema_takes(
         serve._parser().parse_args(container(manifests, "Deployment"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(values_of(SCHEMA["properties"]["backfill"]["properties"]["job"]))
 def test_backfill_starts_with_each_argument_that_the_schema_takes(job: Manifest) -> None:
     """A time zone is one that there is: no schema has the list."""
@@ -153,7 +153,7 @@ def test_backfill_starts_with_each_argument_that_the_schema_takes(job: Manifest)
         changing._agree_seconds(options.webhook_timeout)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(values_of(SCHEMA["properties"]["status"]["properties"]["cronJob"]))
 def test_status_starts_with_each_argument_that_the_schema_takes(job: Manifest) -> None:
     """Its states, its gateway and its output."""

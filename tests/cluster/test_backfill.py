@@ -741,6 +741,17 @@ def test_a_webhook_of_another_version_ends_the_run_too(api: Rolling) -> None:
     assert f"{VERSION}.1" in ended["web"]
 
 
+def test_asked_to_stop_it_begins_nothing_though_it_waits_for_the_webhook(api: Rolling) -> None:
+    """And has failed with nothing."""
+    api.install(WHOLE_CLUSTER)
+    decides_by(api, {"mode": "patch"})
+    api.place(deployment(), "web")
+    doing = agreeing(api, agree_seconds=3600)
+    api.on_step.append(doing.stop.ask)
+    assert doing.carry_out() == {}
+    assert (doing.run.failed, doing.run.not_begun) == (False, 1)
+
+
 @pytest.mark.parametrize("at_first", [True, False], ids=["another", "nobody"])
 def test_it_waits_until_the_webhook_decides_by_its_own(api: Rolling, *, at_first: bool) -> None:
     """As it may be changed in this moment, or come up; and then goes on as if nothing were."""

@@ -85,6 +85,10 @@ class LeaveError(Exception):
     """Everything is to be left as it is, now."""
 
 
+class _NotBegunError(Exception):
+    """Nothing has been done with a workload, and nothing is to be."""
+
+
 class Stop:
     """How a run is asked to end: first to begin nothing more, then to leave what is under way."""
 
@@ -448,6 +452,8 @@ class Run:
                 self._decide_and_patch(change)
         except MissingRightError:
             raise
+        except _NotBegunError:
+            return
         except ApiError as error:
             if error.status == NOT_FOUND:
                 self._end(change, End.GONE, "it was deleted meanwhile")
@@ -498,6 +504,7 @@ class Run:
         Raises:
             ApiError: the change would be refused; 409 where the workload is another by now.
             LeaveError: everything is to be left.
+            _NotBegunError: nothing more is to begin.
         """
         wanted = self._care.decided_by
         if wanted is None or not self._care.webhook:
@@ -509,7 +516,9 @@ class Run:
             found = next((each for each in heard if each.startswith(DECIDED_BY)), None)
             if found == wanted:
                 return None
-            if self._stop.asked or self._clock.seconds() >= end:
+            if self._stop.asked:
+                raise _NotBegunError
+            if self._clock.seconds() >= end:
                 return _LEFT_AS_IT_WAS if found is None else f"the webhook {_other(found, wanted)}"
             self._wait_for(
                 f"{change.place}: the webhook does not answer yet"
