@@ -12,10 +12,11 @@ from pathlib import Path
 
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
+from webhook.decision.outcomes import SkipReason, WarningCode
 from webhook.decision.settings import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/settings.md")
+PAGES = ("README.md", "docs/settings.md", "docs/metrics.md")
 
 
 def settings_table() -> Iterator[str]:
@@ -36,9 +37,27 @@ def modifiers() -> Iterator[str]:
         yield f"- {followers} follow `{name}`"
 
 
+def reasons() -> Iterator[str]:
+    """Give a row for each reason why nothing is injected."""
+    yield "| reason | why nothing is injected |"
+    yield "| --- | --- |"
+    for each in sorted(SkipReason):
+        yield f"| `{each}` | {each.sentence} |"
+
+
+def warnings() -> Iterator[str]:
+    """Give a row for each warning."""
+    yield "| code | what the user is told |"
+    yield "| --- | --- |"
+    for each in sorted(WarningCode):
+        yield f"| `{each}` | {each.sentence} |"
+
+
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "settings": settings_table,
     "modifiers": modifiers,
+    "reasons": reasons,
+    "warnings": warnings,
 }
 PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -9,11 +9,11 @@ The grace period becomes the larger of what the user gave and S + A, but of S + 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from webhook.decision.draft import NOTHING, Draft, Field
-from webhook.decision.mutations.model import Mutation, Situation
-from webhook.decision.mutations.pre_stop import injected_sleep, wanted_sleep
+from webhook.decision.draft import Draft, Field, raised_from
+from webhook.decision.mutations.model import Mutation, Situation, published_sleep
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import Setting, shutdown_duration
 from webhook.decision.workload import (
     DEFAULT_GRACE_SECONDS,
@@ -27,14 +27,10 @@ from webhook.decision.workload import (
 _LARGEST: Final = 2**63 - 1
 
 
-def _plausible(value: Any, was: Any) -> bool:
-    return type(value) is int and (was in NOTHING or (type(was) is int and was < value))
-
-
 GRACE_PERIOD: Final = Field(
     ("spec", "terminationGracePeriodSeconds"),
     "pre-stop-sleep",
-    plausible=_plausible,
+    plausible=raised_from(),
     stored=DEFAULT_GRACE_SECONDS,
 )
 
@@ -42,9 +38,9 @@ GRACE_PERIOD: Final = Field(
 def apply(draft: Draft, situation: Situation) -> None:
     """Raise the grace period."""
     shutdown = situation["shutdown-time"]
-    injected = injected_sleep(draft, situation)
+    wanted, injected = published_sleep(draft)
     # What is inherited follows the sleep that it modifies; what is written always applies.
-    asked = shutdown.value is not None and (shutdown.written or wanted_sleep(draft, situation) > 0)
+    asked = shutdown.value is not None and (shutdown.written or wanted > 0)
     if injected is None and not asked:
         return
     given = grace_seconds(draft.root)
@@ -56,7 +52,7 @@ def apply(draft: Draft, situation: Situation) -> None:
         needed = max(most, native)
         if asked and shutdown.value > most:
             text = f"max-grace of {most} s leaves less than the shutdown-time of {shutdown.value} s"
-            draft.alert("max-grace", text)
+            draft.alert(WarningCode.MAX_GRACE, text)
     needed = max(given, needed)
     if needed > given_grace_seconds(draft.root):
         setting = "shutdown-time" if asked else None

@@ -16,8 +16,14 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
 from webhook.decision.draft import KEEP, NAMED, NOTHING, Draft, Field, Injection, identical
-from webhook.decision.mutations.model import Mutation, Situation, no_native_sleep
-from webhook.decision.mutations.strategy import will_surge
+from webhook.decision.mutations.model import (
+    Mutation,
+    PreStopSleep,
+    Situation,
+    no_native_sleep,
+    publish_sleep,
+)
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import Setting, container_names, duration, one_of
 from webhook.decision.workload import (
     containers,
@@ -27,6 +33,7 @@ from webhook.decision.workload import (
     longest_native_sleep,
     never_overlaps,
     pre_stop,
+    why_no_surge,
 )
 
 
@@ -71,7 +78,7 @@ PRE_STOP: Final = Field(
 _KEY_END: Final = PRE_STOP.pattern.partition(NAMED)[2]
 
 
-def wanted_sleep(draft: Draft, situation: Situation) -> int:
+def _wanted(draft: Draft, situation: Situation) -> int:
     """Give the seconds to sleep before `max-grace` cuts them, 0 for no hook of ours."""
     sleep = situation["pre-stop-sleep"]
     seconds = int(sleep.value)
@@ -79,20 +86,31 @@ def wanted_sleep(draft: Draft, situation: Situation) -> int:
         return seconds
     if given_grace_seconds(draft.root) == 0:
         return 0
-    if never_overlaps(situation.kind, draft.root) and not will_surge(draft, situation):
+    if never_overlaps(situation.kind, draft.root) and not _will_surge(draft, situation):
         return 0
     return seconds
 
 
-def time_to_stop(draft: Draft, situation: Situation) -> int:
+def _will_surge(draft: Draft, situation: Situation) -> bool:
+    """Tell whether the strategy becomes one where a new pod comes before an old one goes."""
+    surges: bool = situation["strategy"].value == "surge"
+    return surges and why_no_surge(situation.kind, draft.root) is None
+
+
+def _time_to_stop(draft: Draft, situation: Situation) -> int:
     """Give the seconds that the application has after the sleep."""
     shutdown = situation["shutdown-time"].value
     return grace_seconds(draft.root) if shutdown is None else int(shutdown)
 
 
 def apply(draft: Draft, situation: Situation) -> None:
-    """Inject or chain the sleep, or put a native one in place of the user's."""
-    seconds = wanted_sleep(draft, situation)
+    """Inject or chain the sleep, or put a native one in place of the user's; publish it."""
+    seconds = _wanted(draft, situation)
+    _apply(draft, situation, seconds)
+    publish_sleep(draft, PreStopSleep(seconds, _injected(draft, situation)))
+
+
+def _apply(draft: Draft, situation: Situation, seconds: int) -> None:
     existing = situation["pre-stop-existing"]
     chain = existing.value == "chain" and seconds > 0
     # What is inherited follows the sleep that it modifies; what is written always applies.
@@ -111,7 +129,7 @@ def apply(draft: Draft, situation: Situation) -> None:
             _make_native(draft, situation, name, hook)
         elif chain and (windows or not _runnable(hook)):
             why = "on Windows" if windows else "only exec can be chained"
-            draft.alert("hook-kept", f"the preStop hook of {name} is kept: {why}")
+            draft.alert(WarningCode.HOOK_KEPT, f"the preStop hook of {name} is kept: {why}")
         elif chain:
             chained.append((name, hook["exec"]["command"]))
     if seconds and (bare or chained):
@@ -136,7 +154,9 @@ def _chosen(draft: Draft, situation: Situation) -> list[tuple[str, dict[str, Any
     chosen = situation["pre-stop-containers"].value
     for name in chosen:
         if name not in names:
-            draft.alert("no-such-container", f"pre-stop-containers: there is no container {name}")
+            draft.alert(
+                WarningCode.NO_SUCH_CONTAINER, f"pre-stop-containers: there is no container {name}"
+            )
     wanted = names.intersection(chosen) if chosen else names
     return [
         (container["name"], pre_stop(container))
@@ -151,18 +171,18 @@ def _within_max_grace(draft: Draft, situation: Situation, seconds: int) -> int:
     if most is None:
         return seconds
     longest = max(seconds, longest_native_sleep(draft.root))
-    excess = longest + time_to_stop(draft, situation) - most
+    excess = longest + _time_to_stop(draft, situation) - most
     if excess <= 0:
         return seconds
     left = max(0, seconds - excess)
     text = (
         f"cuts the preStop sleep from {seconds} to {left} s" if left else "leaves no preStop sleep"
     )
-    draft.alert("max-grace", f"max-grace of {most} s {text}")
+    draft.alert(WarningCode.MAX_GRACE, f"max-grace of {most} s {text}")
     return left
 
 
-def injected_sleep(draft: Draft, situation: Situation) -> int | None:
+def _injected(draft: Draft, situation: Situation) -> int | None:
     """Give the seconds of the longest sleep that was injected or chained; None where none was."""
     alike = situation["pre-stop-existing"].value == "keep"
     longest: int | None = None
@@ -191,13 +211,17 @@ def _hook(draft: Draft, situation: Situation, seconds: int) -> dict[str, Any] | 
         return {"sleep": {"seconds": seconds}}
     if is_windows(draft.root):
         if forbids:
-            draft.alert("no-sleep-on-windows", f"no preStop sleep on Windows: {forbids}")
+            draft.alert(WarningCode.NO_SLEEP_ON_WINDOWS, f"no preStop sleep on Windows: {forbids}")
             return None
-        draft.alert("exec-on-windows", "pre-stop-handler: exec has no sleep on Windows: native")
+        draft.alert(
+            WarningCode.EXEC_ON_WINDOWS, "pre-stop-handler: exec has no sleep on Windows: native"
+        )
         return {"sleep": {"seconds": seconds}}
     if handler == "sleep":
-        draft.alert("sleep-too-new", f"pre-stop-handler: exec is used: {forbids}")
-    draft.alert("exec-sleep", "the preStop exec sleep does nothing in an image without `sleep`")
+        draft.alert(WarningCode.SLEEP_TOO_NEW, f"pre-stop-handler: exec is used: {forbids}")
+    draft.alert(
+        WarningCode.EXEC_SLEEP, "the preStop exec sleep does nothing in an image without `sleep`"
+    )
     return {"exec": {"command": ["sleep", str(seconds)]}}
 
 
@@ -205,7 +229,9 @@ def _chain(draft: Draft, name: str, user_s: list[str], seconds: int) -> None:
     # The user's words stay arguments of their own: the shell never parses them.
     command = ["sh", "-c", f'sleep {seconds}; exec "$@"', "sh", *user_s]
     draft.inject(PRE_STOP, {"exec": {"command": command}}, name=name)
-    draft.alert("chain-needs-shell", f"the chained preStop hook of {name} needs sh in its image")
+    draft.alert(
+        WarningCode.CHAIN_NEEDS_SHELL, f"the chained preStop hook of {name} needs sh in its image"
+    )
 
 
 # --- native --------------------------------------------------------------------------------------
@@ -264,7 +290,7 @@ def _make_native(draft: Draft, situation: Situation, name: str, hook: dict[str, 
     else:
         draft.inject(PRE_STOP, {"sleep": {"seconds": seconds}}, name=name)
         return
-    draft.alert("hook-kept", f"the preStop hook of {name} is kept: {why}")
+    draft.alert(WarningCode.HOOK_KEPT, f"the preStop hook of {name} is kept: {why}")
 
 
 MUTATION: Final[Mutation] = Mutation(

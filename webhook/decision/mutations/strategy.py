@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from webhook.decision.draft import NOTHING, Draft, Field
+from webhook.decision.draft import NOTHING, TEMPLATE, Draft, Field
 from webhook.decision.mutations.model import Mutation, Situation
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import Setting, one_of
 from webhook.decision.workload import (
     DAEMON_SET,
@@ -21,8 +22,7 @@ from webhook.decision.workload import (
     keeps_apart,
     pod_spec,
     rolling_update,
-    strategy_type,
-    takes_host_ports,
+    why_no_surge,
 )
 
 _PERCENT = re.compile(r"0*(100|[0-9]{1,2})%")
@@ -59,19 +59,14 @@ def is_zero(value: Any) -> bool:
     return _ZERO.fullmatch(value) is not None if isinstance(value, str) else value == 0
 
 
-def will_surge(draft: Draft, situation: Situation) -> bool:
-    """Tell whether the strategy becomes one where a new pod comes before an old one goes."""
-    return situation["strategy"].value == "surge" and _unfit(situation.kind, draft.root) is None
-
-
 def apply(draft: Draft, situation: Situation) -> None:
     """Let new pods come before old ones go."""
     if situation["strategy"].value != "surge":
         return
     kind = situation.kind
-    reason = _unfit(kind, draft.root)
+    reason = why_no_surge(kind, draft.root)
     if reason:
-        draft.alert("no-surge", f"strategy: surge does nothing for {reason}")
+        draft.alert(WarningCode.NO_SURGE, f"strategy: surge does nothing for {reason}")
         return
     unavailable, surge = _rolling(kind, draft.root)
     default_surge = 0 if kind is DAEMON_SET else "25%"
@@ -86,11 +81,12 @@ def apply(draft: Draft, situation: Situation) -> None:
     pod = pod_spec(draft.root)
     if any("persistentVolumeClaim" in each for each in pod.get("volumes") or ()):
         draft.alert(
-            "surge-with-volume", "strategy: surge waits for ever where a claim has one user"
+            WarningCode.SURGE_WITH_VOLUME,
+            "strategy: surge waits for ever where a claim has one user",
         )
     if keeps_apart(draft.root):
         text = "strategy: surge waits for ever where a required anti-affinity leaves no free node"
-        draft.alert("surge-with-anti-affinity", text)
+        draft.alert(WarningCode.SURGE_WITH_ANTI_AFFINITY, text)
 
 
 def settle(draft: Draft, kind: Kind) -> None:
@@ -108,17 +104,6 @@ def settle(draft: Draft, kind: Kind) -> None:
             draft.keep(place)
 
 
-def _unfit(kind: Kind, workload: dict[str, Any]) -> str | None:
-    if kind not in FIELDS:
-        return f"a {kind.name}"
-    used = strategy_type(kind, workload)
-    if used != "RollingUpdate":
-        return f"the strategy {used}"
-    if takes_host_ports(workload):
-        return "pods that take ports of their node"
-    return None
-
-
 def _rolling(kind: Kind, workload: dict[str, Any]) -> tuple[Any, Any]:
     rolling = rolling_update(kind, workload)
     return rolling.get("maxUnavailable"), rolling.get("maxSurge")
@@ -127,6 +112,7 @@ def _rolling(kind: Kind, workload: dict[str, Any]) -> tuple[Any, Any]:
 MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=tuple(field for pair in FIELDS.values() for field in pair),
+    reads=((*TEMPLATE, "spec", "volumes"),),
     settings=(
         Setting(
             "strategy",
