@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from webhook.background import Background, jittered
 from webhook.cluster import trust
 from webhook.cluster.client import (
     CONFLICT,
@@ -51,11 +52,9 @@ from webhook.cluster.client import (
 )
 from webhook.cluster.trust import POLL_SECONDS, UNREADY_SECONDS
 from webhook.tls.certificates import (
-    Background,
     CertificateError,
     Pair,
     for_server,
-    jittered,
     key_pem,
     new_context,
     read_file,

@@ -18,13 +18,13 @@ from typing import Final, NamedTuple
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from webhook.background import Background, jittered
 from webhook.cluster.client import FORBIDDEN, NOT_FOUND, Api, ApiError, Backoff, Json
 from webhook.cluster.workloads import Namespaces, Workloads
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
 from webhook.decision.workload import KINDS, Kind, mapping
 from webhook.rollout.state import STATES, standing
-from webhook.tls.certificates import Background, jittered
 
 log = logging.getLogger("webhook.cluster.standings")
 

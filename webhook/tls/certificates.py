@@ -12,10 +12,8 @@ import contextlib
 import ipaddress
 import logging
 import os
-import random
 import ssl
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,14 +26,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from webhook.background import Background, Runnable, jittered
+
 log = logging.getLogger("webhook.certificates")
 
 BACKDATED: Final = timedelta(minutes=5)
 _SELF_SIGNED_FOR: Final = timedelta(days=365)
 _POLL_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = 1.0
-_AFTER_A_BUG_SECONDS: Final = 30.0
-_STOP_SECONDS: Final = 3.0
 
 Clock = Callable[[], datetime]
 
@@ -309,7 +307,7 @@ def _general_name(name: str) -> x509.GeneralName:
 # --- sources -------------------------------------------------------------------------------------
 
 
-class Certificates(Protocol):
+class Certificates(Runnable, Protocol):
     """Where the server's certificate comes from, and how it stays good."""
 
     @property
@@ -351,55 +349,6 @@ class FixedCertificate:
     def expires(self) -> datetime | None:
         """Tell when it ends."""
         return self._pair.expires()
-
-
-class Background:
-    """Runs a step again and again in a daemon thread until it is stopped.
-
-    Args:
-        name: the thread's.
-        step: does one round, and tells how many seconds to wait before the next. What it raises is
-            logged and does not end the thread.
-    """
-
-    def __init__(self, name: str, step: Callable[[], float]) -> None:
-        self.stopped = False
-        self._name = name
-        self._step = step
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin, at once."""
-        if self._thread is None and not self.stopped:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End; waits a little for a round under way, which a daemon thread may also leave."""
-        self.stopped = True
-        self._wake.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_STOP_SECONDS)
-
-    def wake(self) -> None:
-        """Begin the next round now."""
-        self._wake.set()
-
-    def _run(self) -> None:
-        while not self.stopped:
-            try:
-                delay = self._step()
-            except Exception:  # the boundary: background work goes on, whatever goes wrong
-                log.exception("%s: unexpected error, trying again", self._name)
-                delay = _AFTER_A_BUG_SECONDS
-            self._wake.wait(delay)
-            self._wake.clear()
-
-
-def jittered(seconds: float) -> float:
-    """Spread replicas that started together: 80 to 120 % of it."""
-    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
 
 
 class FileCertificates:
