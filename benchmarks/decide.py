@@ -20,7 +20,7 @@ import orjson
 from webhook.decision import review
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
-from webhook.serving.app import tune_garbage_collector
+from webhook.serving.run import tune_garbage_collector
 
 Json = dict[str, Any]
 

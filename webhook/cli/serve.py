@@ -247,6 +247,7 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
 
     from webhook.serving import app as server
     from webhook.serving.metrics import Metrics
+    from webhook.serving.run import run, tune_garbage_collector
 
     given = options.given
     flood = logs.set_up(given.log_format, given.log_level)
@@ -300,9 +301,9 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
     source.start()
     known.start()
     end_survey = _survey(options, admission, known, metrics)
-    server.tune_garbage_collector()
+    tune_garbage_collector()
     uvloop.run(
-        server.run(
+        run(
             webhook=server.webhook_app(
                 admission.answer, metrics, state, learn=_learner(known, options), observe=observe
             ),
@@ -477,7 +478,7 @@ def _learner(known: _Known, options: Options) -> server.Learn:
 
 def _supervise(count: int, options: Options, sockets: Sockets) -> int:
     """Keep `count` workers on the same sockets, until told to stop; then wait for them."""
-    from webhook.serving.app import ending_signals
+    from webhook.serving.run import ending_signals
 
     # Blocked here for good and waited for: a handler could come at any instant, within a lock too.
     ending = ending_signals()
@@ -538,7 +539,7 @@ def _forget_metrics(pid: int) -> None:
 def _worker(
     options: Options, sockets: Sockets, restarts: Any, lifeline: tuple[int, int], folder: str
 ) -> None:
-    from webhook.serving.app import ending_signals
+    from webhook.serving.run import ending_signals
 
     held, parents = lifeline
     os.close(parents)
