@@ -34,8 +34,9 @@ from webhook.decision.workload import (
     strategy_type,
     template,
 )
+from webhook.rollout.order import Change, least_total, out_at_once
 from webhook.rollout.planners import Backfill
-from webhook.rollout.progress import Change, Progress, least_total, out_at_once, pods
+from webhook.rollout.progress import Progress, pods
 
 START_SECONDS = 10
 NODES = 40

@@ -21,7 +21,8 @@ from webhook.cli import backfill, revert
 from webhook.cli.screen import Screen
 from webhook.cluster.backfill import End, Outcome
 from webhook.decision.workload import DEPLOYMENT, STATEFUL_SET
-from webhook.rollout.progress import Change, Progress
+from webhook.rollout.order import Change
+from webhook.rollout.progress import Progress
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ from webhook.cluster.backfill import Care, End, Outcome, Plan, Run, Selection, S
 from webhook.cluster.client import Backoff
 from webhook.cluster.workloads import Workloads
 from webhook.decision.workload import DAEMON_SET, DEPLOYMENT, ROLLOUT, STATEFUL_SET
+from webhook.rollout.order import Change
 from webhook.rollout.planners import Backfill, Judge, Revert
-from webhook.rollout.progress import Change, Progress, Window
+from webhook.rollout.progress import Progress
+from webhook.rollout.window import Window
 
 WHOLE_CLUSTER = {"scope": "cluster"}
 

@@ -49,8 +49,10 @@ from webhook.decision.estimate import duration
 from webhook.decision.printable import json_text, printable
 from webhook.decision.settings import InvalidSettingError, is_label, is_subdomain
 from webhook.decision.settings import duration as parse_duration
+from webhook.rollout.order import Change, least_total
 from webhook.rollout.planners import Judge
-from webhook.rollout.progress import Change, Progress, Window, least_total, window
+from webhook.rollout.progress import Progress
+from webhook.rollout.window import Window, window
 
 EXIT: Final = """\
 exit status: 0 done, and what was put off is told; 1 a rollout failed, it was interrupted, or the

@@ -31,21 +31,18 @@ from webhook.cluster.client import CONFLICT, NOT_FOUND, ApiError, ClusterError, 
 from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.decision.estimate import duration
 from webhook.decision.workload import KINDS, Kind, malformed, mapping
+from webhook.rollout.order import Change, least_seconds, ordered, out_at_once
 from webhook.rollout.planners import REVERT, Judge, Verdict
 from webhook.rollout.progress import (
-    Change,
     Progress,
-    Window,
     blocking_budget,
     hindrance,
-    least_seconds,
-    ordered,
-    out_at_once,
     patience,
     pods,
     progress,
     rolls,
 )
+from webhook.rollout.window import Window
 
 _CONFLICTS: Final = 5
 _POLL_SECONDS: Final = 2.0
