@@ -16,8 +16,8 @@ from webhook.decision.workload import (
     Kind,
 )
 from webhook.rollout.progress import (
+    blocker,
     blocking_budget,
-    hindrance,
     patience,
     progress,
     rolls,
@@ -150,14 +150,14 @@ def test_a_status_that_holds_anything_is_read() -> None:
 
 def test_what_is_paused_or_rolling_or_unhealthy_may_not_begin() -> None:
     """And says why; what is settled may."""
-    assert hindrance(DEPLOYMENT, stored("Deployment", SETTLED["Deployment"]), restarts=True) is None
+    assert blocker(DEPLOYMENT, stored("Deployment", SETTLED["Deployment"]), restarts=True) is None
     paused = stored("Deployment", SETTLED["Deployment"], paused=True)
-    assert hindrance(DEPLOYMENT, paused, restarts=False) == "it is paused"
+    assert blocker(DEPLOYMENT, paused, restarts=False) == "it is paused"
     under_way = stored("Deployment", {**SETTLED["Deployment"], "updatedReplicas": 1})
-    assert "rolling" in str(hindrance(DEPLOYMENT, under_way, restarts=True))
+    assert "rolling" in str(blocker(DEPLOYMENT, under_way, restarts=True))
     assert rolls(DEPLOYMENT, under_way)
     crashing = stored("Deployment", {**SETTLED["Deployment"], "availableReplicas": 1})
-    assert "available" in str(hindrance(DEPLOYMENT, crashing, restarts=True))
+    assert "available" in str(blocker(DEPLOYMENT, crashing, restarts=True))
     assert not rolls(DEPLOYMENT, crashing)
 
 
@@ -166,8 +166,8 @@ def test_on_delete_stands_only_in_the_way_of_restarts(kind: Kind) -> None:
     """A field outside the template waits for no pod to be deleted."""
     given = stored(kind.name, SETTLED[kind.name], updateStrategy={"type": "OnDelete"})
     given["status"] |= {"updatedNumberScheduled": 0, "updatedReplicas": 0, "updateRevision": "b"}
-    assert "OnDelete" in str(hindrance(kind, given, restarts=True))
-    assert hindrance(kind, given, restarts=False) is None
+    assert "OnDelete" in str(blocker(kind, given, restarts=True))
+    assert blocker(kind, given, restarts=False) is None
 
 
 @pytest.mark.parametrize(

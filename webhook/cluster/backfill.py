@@ -35,8 +35,8 @@ from webhook.rollout.order import Change, least_seconds, ordered, out_at_once
 from webhook.rollout.planners import REVERT, Judge, Verdict
 from webhook.rollout.progress import (
     Progress,
+    blocker,
     blocking_budget,
-    hindrance,
     patience,
     pods,
     progress,
@@ -213,7 +213,7 @@ def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
         verdict = judge.judge(kind, workload)
         change = _change(kind, workload, verdict)
         if verdict.operations:
-            reason = _hindrance(kind, workload, verdict, budgets)
+            reason = _blocker(kind, workload, verdict, budgets)
         elif verdict.put_off:
             reason = verdict.reason
         elif verdict.done and rolls(kind, workload):  # an earlier run may have left it
@@ -287,8 +287,8 @@ class _Budgets:
         return self._known[namespace]
 
 
-def _hindrance(kind: Kind, workload: Json, verdict: Verdict, budgets: _Budgets) -> str | None:
-    reason = hindrance(kind, workload, restarts=verdict.restarts)
+def _blocker(kind: Kind, workload: Json, verdict: Verdict, budgets: _Budgets) -> str | None:
+    reason = blocker(kind, workload, restarts=verdict.restarts)
     if reason is None and verdict.restarts:
         namespace = str(mapping(workload.get("metadata")).get("namespace"))
         budget = blocking_budget(budgets.of(namespace), kind, workload)
@@ -445,7 +445,7 @@ class Run:
                     end = End.PUT_OFF if verdict.put_off else End.UNCHANGED
                     self._end(change, end, verdict.reason)
                 return
-            reason = _hindrance(change.kind, workload, verdict, _Budgets(self._workloads))
+            reason = _blocker(change.kind, workload, verdict, _Budgets(self._workloads))
             if reason is not None:
                 self._end(change, End.PUT_OFF, reason)
                 return

@@ -162,7 +162,7 @@ def _replicas(workload: Json) -> int:
 # --- may it begin --------------------------------------------------------------------------------
 
 
-def hindrance(kind: Kind, workload: Json, *, restarts: bool) -> str | None:
+def blocker(kind: Kind, workload: Json, *, restarts: bool) -> str | None:
     """Say why a workload is not to be changed now; none where it may be.
 
     Args:
