@@ -37,9 +37,9 @@ from webhook.rollout.progress import (
     Progress,
     blocker,
     blocking_budget,
-    patience,
     pods,
     progress,
+    progress_timeout,
     rolls,
 )
 from webhook.rollout.window import Window
@@ -307,7 +307,7 @@ class _UnderWay:
     change: Change
     began: float
     moved: float
-    patience: int
+    progress_timeout: int
     best: tuple[int, ...] = ()
     last: str = ""
 
@@ -504,7 +504,7 @@ class Run:
     def _await(self, change: Change, workload: Json) -> None:
         self._teller.begun(change, self._number, self._total)
         now = self._clock.seconds()
-        limit = patience(change.kind, workload)
+        limit = progress_timeout(change.kind, workload)
         self._under_way.append(_UnderWay(change, now, now, limit))
         if not change.begun:
             self._event(change, workload, "Started", f"{change.reason}", warning=False)
@@ -519,7 +519,7 @@ class Run:
             if error.status == NOT_FOUND:
                 self._finish(rollout, End.GONE, "it was deleted meanwhile")
             else:
-                self._lose_patience(rollout, str(error))
+                self._fail_if_stalled(rollout, str(error))
             return
         found = progress(change.kind, workload)
         if found.done:
@@ -535,11 +535,11 @@ class Run:
             if found.text != rollout.last:
                 rollout.last = found.text
                 self._teller.moved(change, found)
-            self._lose_patience(rollout, found.text, workload)
+            self._fail_if_stalled(rollout, found.text, workload)
 
-    def _lose_patience(self, rollout: _UnderWay, text: str, workload: Json | None = None) -> None:
-        if self._clock.seconds() - rollout.moved > rollout.patience:
-            waited = duration(rollout.patience)
+    def _fail_if_stalled(self, rollout: _UnderWay, text: str, workload: Json | None = None) -> None:
+        if self._clock.seconds() - rollout.moved > rollout.progress_timeout:
+            waited = duration(rollout.progress_timeout)
             self._finish(rollout, End.FAILED, f"no step ahead in {waited}: {text}", workload)
 
     def _finish(

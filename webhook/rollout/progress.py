@@ -235,7 +235,7 @@ def pods(kind: Kind, workload: Json) -> int:
 # --- when it has failed ---------------------------------------------------------------------------
 
 
-def patience(kind: Kind, workload: Json) -> int:
+def progress_timeout(kind: Kind, workload: Json) -> int:
     """Tell after how many seconds without a step ahead a rollout counts as failed.
 
     Its progress deadline, or where there is none ten minutes and `minReadySeconds`; on top the
