@@ -34,7 +34,7 @@ from webhook.decision.workload import (
     strategy_type,
     template,
 )
-from webhook.rollout.order import Change, least_total, out_at_once
+from webhook.rollout.order import Change, least_total, max_unavailable_pods
 from webhook.rollout.planners import Backfill
 from webhook.rollout.progress import Progress, pods
 
@@ -126,7 +126,7 @@ class World:
 
     def _roll(self, kind: Kind, key: tuple[str, str, str], stored: Json) -> None:
         count = NODES if kind is DAEMON_SET else pods(kind, stored)
-        out = out_at_once(kind, {**stored, "status": {"desiredNumberScheduled": NODES}})
+        out = max_unavailable_pods(kind, {**stored, "status": {"desiredNumberScheduled": NODES}})
         ends = longest_native_sleep(stored) + 1
         ready = START_SECONDS + stored["spec"].get("minReadySeconds", 0)
         surge = 1 if kind not in (STATEFUL_SET, DAEMON_SET) else 0

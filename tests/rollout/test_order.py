@@ -9,7 +9,7 @@ import pytest
 from tests.builders import Json, rolling
 from tests.rollout.test_progress import SETTLED, stored
 from webhook.decision.workload import DAEMON_SET, DEPLOYMENT, KINDS, ROLLOUT, STATEFUL_SET, Kind
-from webhook.rollout.order import Change, least_seconds, least_total, ordered, out_at_once
+from webhook.rollout.order import Change, least_seconds, least_total, max_unavailable_pods, ordered
 from webhook.rollout.progress import pods
 
 
@@ -35,7 +35,7 @@ from webhook.rollout.progress import pods
 )
 def test_how_many_pods_a_rollout_may_take_away_is_told(kind: str, fields: Json, out: int) -> None:
     """Percentages of what is unavailable round down for Deployments, up for DaemonSets."""
-    assert out_at_once(KINDS[kind], stored(kind, SETTLED[kind], **fields)) == out
+    assert max_unavailable_pods(KINDS[kind], stored(kind, SETTLED[kind], **fields)) == out
 
 
 def test_a_daemon_set_takes_as_long_as_its_nodes() -> None:

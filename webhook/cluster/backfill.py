@@ -31,7 +31,7 @@ from webhook.cluster.client import CONFLICT, NOT_FOUND, ApiError, ClusterError, 
 from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.decision.estimate import duration
 from webhook.decision.workload import KINDS, Kind, malformed, mapping
-from webhook.rollout.order import Change, least_seconds, ordered, out_at_once
+from webhook.rollout.order import Change, least_seconds, max_unavailable_pods, ordered
 from webhook.rollout.planners import REVERT, Judge, Verdict
 from webhook.rollout.progress import (
     Progress,
@@ -261,7 +261,7 @@ def _change(kind: Kind, workload: Json, verdict: Verdict, *, begun: bool = False
         verdict.reason,
         verdict.restarts,
         pods(kind, workload),
-        out_at_once(kind, after),
+        max_unavailable_pods(kind, after),
         least_seconds(kind, after) if verdict.restarts else 0,
         verdict.settings,
         verdict.operations,

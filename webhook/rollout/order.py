@@ -35,7 +35,7 @@ from webhook.decision.workload import (
 from webhook.rollout.progress import pods
 
 
-def out_at_once(kind: Kind, workload: Json) -> int:
+def max_unavailable_pods(kind: Kind, workload: Json) -> int:
     """Tell how many pods a rollout may take away before those that take their places are there."""
     there = pods(kind, workload)
     used = strategy_type(kind, workload)
@@ -68,7 +68,9 @@ def least_seconds(kind: Kind, workload: Json) -> int:
         return found.step_seconds if there else 0
     rolling = rolling_update(kind, workload)
     surge = resolved(rolling.get("maxSurge", 0), there, math.ceil)
-    return math.ceil(there / max(1, out_at_once(kind, workload) + surge)) * found.step_seconds
+    return (
+        math.ceil(there / max(1, max_unavailable_pods(kind, workload) + surge)) * found.step_seconds
+    )
 
 
 @dataclass(frozen=True, slots=True)
