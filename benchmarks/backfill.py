@@ -258,11 +258,11 @@ def simulate(count: int, concurrent: int, poll: float = 5.0) -> Figures:
     clock = Simulated()
     there = world(count, clock)
     workloads = cast("Workloads", there)
-    judge = Backfill(Admission(Configuration(scope="cluster")))
-    found = plan(workloads, judge, Selection())
+    planner = Backfill(Admission(Configuration(scope="cluster")))
+    found = plan(workloads, planner, Selection())
     doing = Run(
         workloads,
-        judge,
+        planner,
         Care(concurrent=concurrent, poll=poll),
         Silent(),
         clock=clock,

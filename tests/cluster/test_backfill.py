@@ -17,7 +17,7 @@ from webhook.cluster.client import Backoff
 from webhook.cluster.workloads import Workloads
 from webhook.decision.workload import DAEMON_SET, DEPLOYMENT, ROLLOUT, STATEFUL_SET
 from webhook.rollout.order import Change
-from webhook.rollout.planners import Backfill, Judge, Revert
+from webhook.rollout.planners import Backfill, Planner, Revert
 from webhook.rollout.progress import Progress
 from webhook.rollout.window import Window
 
@@ -50,7 +50,7 @@ class Heard(Teller):
 class Doing:
     """A run, and all that belongs to it."""
 
-    def __init__(self, api: Rolling, judge: Judge, **care: Any) -> None:
+    def __init__(self, api: Rolling, planner: Planner, **care: Any) -> None:
         self.api = api
         self.clock = Ticks(api.step)
         self.stop = Stop(self.clock)
@@ -58,10 +58,10 @@ class Doing:
         self.workloads = Workloads(
             api.api(), page=7, wait=self.stop.wait, backoff=lambda: Backoff(spread=lambda: 0)
         )
-        self.judge = judge
+        self.planner = planner
         self.run = Run(
             self.workloads,
-            judge,
+            planner,
             Care(**{"webhook": api.admission is not None, **care}),
             self.heard,
             clock=self.clock,
@@ -71,7 +71,7 @@ class Doing:
 
     def plan(self, selection: Selection | None = None) -> Plan:
         """Make a plan."""
-        return plan(self.workloads, self.judge, selection or Selection())
+        return plan(self.workloads, self.planner, selection or Selection())
 
     def carry_out(self, selection: Selection | None = None) -> dict[str, str]:
         """Plan and do it; gives what became of each, by name."""
@@ -542,8 +542,8 @@ def test_without_restarts_only_what_lies_outside_the_template_comes_in(api: Roll
         before = copy.deepcopy(api.place(deployment(), name))
         if webhook:
             api.install(WHOLE_CLUSTER)
-        judge = Backfill(api.decider(WHOLE_CLUSTER), restart=False)
-        doing = Doing(api, judge, webhook=webhook)
+        planner = Backfill(api.decider(WHOLE_CLUSTER), restart=False)
+        doing = Doing(api, planner, webhook=webhook)
         assert doing.carry_out()[name].startswith("done")
         stored = api.stored(DEPLOYMENT, name)
         assert template_of(stored) == template_of(before)

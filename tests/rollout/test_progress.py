@@ -224,8 +224,6 @@ def test_a_budget_of_no_pods_stands_in_nobodys_way() -> None:
         ),
     ],
 )
-def test_the_progress_timeout_follows_from_the_settings(
-    kind: str, fields: Json, seconds: int
-) -> None:
+def test_the_progress_timeout_follows_the_settings(kind: str, fields: Json, seconds: int) -> None:
     """The deadline where there is one, the grace period, pauses, and a minute."""
     assert progress_timeout(KINDS[kind], stored(kind, {}, **fields)) == seconds

@@ -7,7 +7,7 @@ from typing import Any, Final
 from webhook.cli import changing
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
-from webhook.rollout.planners import Backfill, Judge
+from webhook.rollout.planners import Backfill, Planner
 
 PROGRAM: Final = "seamless backfill"
 DESCRIPTION: Final = """\
@@ -24,9 +24,9 @@ def main(arguments: list[str], **seams: Any) -> int:
         action="store_true",
         help="bring in what lies outside the pod template alone: no pod restarts",
     )
-    command = changing.Command(PROGRAM, needs_webhook_patching=True, judge=_judge)
+    command = changing.Command(PROGRAM, needs_webhook_patching=True, planner=_planner)
     return changing.run(command, parser, arguments, **seams)
 
 
-def _judge(admission: Admission | None, options: Any) -> Judge:
+def _planner(admission: Admission | None, options: Any) -> Planner:
     return Backfill(admission or Admission(Configuration()), restart=not options.no_restart)

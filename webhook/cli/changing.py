@@ -50,7 +50,7 @@ from webhook.decision.printable import json_text, printable
 from webhook.decision.settings import InvalidSettingError, is_label, is_subdomain
 from webhook.decision.settings import duration as parse_duration
 from webhook.rollout.order import Change, least_total
-from webhook.rollout.planners import Judge
+from webhook.rollout.planners import Planner
 from webhook.rollout.progress import Progress
 from webhook.rollout.window import Window, window
 
@@ -60,7 +60,7 @@ cluster refused; 2 wrong use or bad input"""
 _BAD_REQUEST: Final = 400
 _MOST_AT_ONCE: Final = 100
 
-MakeJudge = Callable[[Admission | None, Any], Judge]
+MakePlanner = Callable[[Admission | None, Any], Planner]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,13 @@ class Command:
     Args:
         program: its name, for messages.
         needs_webhook_patching: whether it makes sense only where the webhook patches.
-        judge: makes what decides, of the webhook's decision (none where there is no webhook) and
+        planner: makes what decides, of the webhook's decision (none where there is no webhook) and
             the options.
     """
 
     program: str
     needs_webhook_patching: bool
-    judge: MakeJudge
+    planner: MakePlanner
 
 
 def parser(program: str, description: str) -> Parser:
@@ -163,8 +163,8 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     found = _installed(command, workloads, options, settings)
     namespaces = Namespaces(workloads)
     admission = _admission(command, workloads, found, namespaces, selection)
-    judge = command.judge(admission, options)
-    found_to_do = plan(workloads, judge, selection)
+    planner = command.planner(admission, options)
+    found_to_do = plan(workloads, planner, selection)
     for each in found_to_do.unmet:
         note(command.program, f"--exclude {each}: there is no such workload among those selected")
     output: _Output = (_Json if options.output == "json" else _Text)(command.program, care)
@@ -174,7 +174,7 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     care = Care(care.concurrent, care.pause, care.window, webhook=found.present)
     refresh = (lambda _name: None) if admission is None else namespaces.refresh
     with output.live(found_to_do) as teller, _asked_by_signals(stop):
-        doing = Run(workloads, judge, care, teller, clock=clock, stop=stop, refresh=refresh)
+        doing = Run(workloads, planner, care, teller, clock=clock, stop=stop, refresh=refresh)
         doing.carry_out(found_to_do.groups)
     output.end(found_to_do, doing)
     if doing.error is not None:

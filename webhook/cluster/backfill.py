@@ -32,7 +32,7 @@ from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.decision.estimate import duration
 from webhook.decision.workload import KINDS, Kind, malformed, mapping
 from webhook.rollout.order import Change, least_seconds, max_unavailable_pods, ordered
-from webhook.rollout.planners import REVERT, Judge, Verdict
+from webhook.rollout.planners import REVERT, Planner, Verdict
 from webhook.rollout.progress import (
     Progress,
     blocker,
@@ -198,7 +198,7 @@ class Selection:
         return self.excluded & {namespace, f"{namespace}/{name}"}
 
 
-def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
+def plan(workloads: Workloads, planner: Planner, selection: Selection) -> Plan:
     """Find out what there is to do; of each workload only what is told of it is kept.
 
     Raises:
@@ -210,7 +210,7 @@ def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
     met: set[str] = set()
     for kind, workload in _selected(workloads, selection, met):
         found.looked_at += 1
-        verdict = judge.judge(kind, workload)
+        verdict = planner.plan(kind, workload)
         change = _change(kind, workload, verdict)
         if verdict.operations:
             reason = _blocker(kind, workload, verdict, budgets)
@@ -319,7 +319,7 @@ class Run:
 
     Args:
         workloads: reads and patches.
-        judge: tells what is to be done with a workload.
+        planner: tells what is to be done with a workload.
         care: with how much care.
         teller: is told of everything.
         clock: the time.
@@ -330,7 +330,7 @@ class Run:
     def __init__(
         self,
         workloads: Workloads,
-        judge: Judge,
+        planner: Planner,
         care: Care,
         teller: Teller,
         *,
@@ -342,7 +342,7 @@ class Run:
         self.failed = False
         self.error: ClusterError | None = None
         self._workloads = workloads
-        self._judge = judge
+        self._planner = planner
         self._care = care
         self._teller = teller
         self._clock = clock
@@ -437,9 +437,9 @@ class Run:
         for _ in range(_CONFLICTS):
             self._refresh(change.namespace)
             workload = self._read(change)
-            verdict = self._judge.judge(change.kind, workload)
+            verdict = self._planner.plan(change.kind, workload)
             if not verdict.operations:
-                if sent and (verdict.done or self._judge.alone):  # the patch's answer was lost
+                if sent and (verdict.done or self._planner.alone):  # the patch's answer was lost
                     self._await(change, workload)
                 else:
                     end = End.PUT_OFF if verdict.put_off else End.UNCHANGED
@@ -471,11 +471,11 @@ class Run:
         """
         operations = verdict.asked if self._care.webhook else verdict.operations
         stored = self._send(change, workload, operations)
-        left = self._judge.judge(change.kind, stored)
-        if left.operations and self._care.webhook and self._judge.alone:
+        left = self._planner.plan(change.kind, stored)
+        if left.operations and self._care.webhook and self._planner.alone:
             # It is out of the webhook's sight, or the webhook is away: it can do nothing against.
             stored = self._send(change, stored, left.operations)
-            left = self._judge.judge(change.kind, stored)
+            left = self._planner.plan(change.kind, stored)
         if left.operations and _version(stored) == _version(workload):
             who = "the webhook" if self._care.webhook else "the API server"
             text = (
@@ -498,7 +498,7 @@ class Run:
             change.name,
             operations,
             _version(workload),
-            self._judge.manager,
+            self._planner.manager,
         )
 
     def _await(self, change: Change, workload: Json) -> None:
@@ -576,12 +576,12 @@ class Run:
         """Write an Event; that it cannot be is told once, and is no failure."""
         if not self._writes_events:
             return
-        action = "Revert" if self._judge.manager == REVERT else "Backfill"
+        action = "Revert" if self._planner.manager == REVERT else "Backfill"
         try:
             self._workloads.event(
                 change.kind,
                 workload,
-                manager=self._judge.manager,
+                manager=self._planner.manager,
                 action=action,
                 reason=action + reason,
                 note=text,

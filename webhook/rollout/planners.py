@@ -54,7 +54,7 @@ class Verdict:
     done: bool = False
 
 
-class Judge(Protocol):
+class Planner(Protocol):
     """Tells what is to be done with a workload.
 
     `alone` tells whether the whole patch may be sent past a webhook that does not do its part.
@@ -63,7 +63,7 @@ class Judge(Protocol):
     manager: str
     alone: bool
 
-    def judge(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Verdict:
         """Tell what is to be done with a workload, as the API server stores it."""
 
 
@@ -85,7 +85,7 @@ class Backfill:
         self._admission = admission
         self._restart = restart
 
-    def judge(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Verdict:
         """Tell what is to be done with a workload."""
         found = state.standing(self._admission, kind, workload)
         decision = found.decision
@@ -130,7 +130,7 @@ class Revert:
         self._disable = disable
         self._bare = _injects_nothing()
 
-    def judge(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Verdict:
         """Tell what is to be done with a workload."""
         if malformed(workload):
             return Verdict("it is malformed")
