@@ -32,7 +32,7 @@ from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.decision.estimate import duration
 from webhook.decision.workload import KINDS, Kind, malformed, mapping
 from webhook.rollout.order import Change, least_seconds, max_unavailable_pods, ordered
-from webhook.rollout.planners import REVERT, Planner, Verdict
+from webhook.rollout.planners import REVERT, Action, Planner
 from webhook.rollout.progress import (
     Progress,
     blocker,
@@ -210,16 +210,16 @@ def plan(workloads: Workloads, planner: Planner, selection: Selection) -> Plan:
     met: set[str] = set()
     for kind, workload in _selected(workloads, selection, met):
         found.looked_at += 1
-        verdict = planner.plan(kind, workload)
-        change = _change(kind, workload, verdict)
-        if verdict.operations:
-            reason = _blocker(kind, workload, verdict, budgets)
-        elif verdict.put_off:
-            reason = verdict.reason
-        elif verdict.done and rolls(kind, workload):  # an earlier run may have left it
-            changes.append(_change(kind, workload, Verdict("", restarts=True), begun=True))
+        action = planner.plan(kind, workload)
+        change = _change(kind, workload, action)
+        if action.operations:
+            reason = _blocker(kind, workload, action, budgets)
+        elif action.put_off:
+            reason = action.reason
+        elif action.done and rolls(kind, workload):  # an earlier run may have left it
+            changes.append(_change(kind, workload, Action("", restarts=True), begun=True))
             continue
-        elif verdict.done and (seen := progress(kind, workload)).failed:  # or have ended with it
+        elif action.done and (seen := progress(kind, workload)).failed:  # or have ended with it
             reason = f"nothing is left to do with it, but it is unhealthy: {seen.text}"
         else:
             continue
@@ -248,23 +248,23 @@ def _selected(
                     yield kind, workload
 
 
-def _change(kind: Kind, workload: Json, verdict: Verdict, *, begun: bool = False) -> Change:
+def _change(kind: Kind, workload: Json, action: Action, *, begun: bool = False) -> Change:
     metadata = mapping(workload.get("metadata"))
     namespace, name = str(metadata.get("namespace")), str(metadata.get("name"))
     if malformed(workload):
-        return Change(kind, namespace, name, verdict.reason)
-    after = {**(verdict.result or workload), "status": workload.get("status")}
+        return Change(kind, namespace, name, action.reason)
+    after = {**(action.result or workload), "status": workload.get("status")}
     return Change(
         kind,
         namespace,
         name,
-        verdict.reason,
-        verdict.restarts,
+        action.reason,
+        action.restarts,
         pods(kind, workload),
         max_unavailable_pods(kind, after),
-        least_seconds(kind, after) if verdict.restarts else 0,
-        verdict.settings,
-        verdict.operations,
+        least_seconds(kind, after) if action.restarts else 0,
+        action.settings,
+        action.operations,
         begun,
     )
 
@@ -287,9 +287,9 @@ class _Budgets:
         return self._known[namespace]
 
 
-def _blocker(kind: Kind, workload: Json, verdict: Verdict, budgets: _Budgets) -> str | None:
-    reason = blocker(kind, workload, restarts=verdict.restarts)
-    if reason is None and verdict.restarts:
+def _blocker(kind: Kind, workload: Json, action: Action, budgets: _Budgets) -> str | None:
+    reason = blocker(kind, workload, restarts=action.restarts)
+    if reason is None and action.restarts:
         namespace = str(mapping(workload.get("metadata")).get("namespace"))
         budget = blocking_budget(budgets.of(namespace), kind, workload)
         if budget is not None:
@@ -437,21 +437,21 @@ class Run:
         for _ in range(_CONFLICTS):
             self._refresh(change.namespace)
             workload = self._read(change)
-            verdict = self._planner.plan(change.kind, workload)
-            if not verdict.operations:
-                if sent and (verdict.done or self._planner.alone):  # the patch's answer was lost
+            action = self._planner.plan(change.kind, workload)
+            if not action.operations:
+                if sent and (action.done or self._planner.alone):  # the patch's answer was lost
                     self._await(change, workload)
                 else:
-                    end = End.PUT_OFF if verdict.put_off else End.UNCHANGED
-                    self._end(change, end, verdict.reason)
+                    end = End.PUT_OFF if action.put_off else End.UNCHANGED
+                    self._end(change, end, action.reason)
                 return
-            reason = _blocker(change.kind, workload, verdict, _Budgets(self._workloads))
+            reason = _blocker(change.kind, workload, action, _Budgets(self._workloads))
             if reason is not None:
                 self._end(change, End.PUT_OFF, reason)
                 return
             sent = True
             try:
-                self._patch(change, workload, verdict)
+                self._patch(change, workload, action)
             except LeaveError:
                 if not any(each.change is change for each in self._under_way):
                     self._end(change, End.LEFT, "it was asked for, and no answer came")
@@ -463,13 +463,13 @@ class Run:
             return
         self._end(change, End.PUT_OFF, f"others changed it, {_CONFLICTS} times in a row")
 
-    def _patch(self, change: Change, workload: Json, verdict: Verdict) -> None:
+    def _patch(self, change: Change, workload: Json, action: Action) -> None:
         """Send the change, and hold what comes back against what was decided.
 
         Raises:
             ApiError: it was refused; 409 where the workload is another by now.
         """
-        operations = verdict.asked if self._care.webhook else verdict.operations
+        operations = action.asked if self._care.webhook else action.operations
         stored = self._send(change, workload, operations)
         left = self._planner.plan(change.kind, stored)
         if left.operations and self._care.webhook and self._planner.alone:

@@ -29,7 +29,7 @@ MARK: Final = PREFIX + INJECT
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Action:
     """What is to be done with a workload.
 
     Args:
@@ -63,7 +63,7 @@ class Planner(Protocol):
     manager: str
     alone: bool
 
-    def plan(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Action:
         """Tell what is to be done with a workload, as the API server stores it."""
 
 
@@ -85,21 +85,21 @@ class Backfill:
         self._admission = admission
         self._restart = restart
 
-    def plan(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Action:
         """Tell what is to be done with a workload."""
         found = state.standing(self._admission, kind, workload)
         decision = found.decision
         if found.state == state.REFUSED and decision.operations:
-            return Verdict(found.reason, put_off=True)
+            return Action(found.reason, put_off=True)
         if found.state not in (state.STALE, state.UNPATCHED):
-            return Verdict(found.reason, done=found.injected)
+            return Action(found.reason, done=found.injected)
         reason, settings = found.reason, found.changes
         if decision.restarts and not self._restart:
             request = state.request(kind, workload, manager=self.manager)
             decision = self._admission.decide(request)
             reason = "what lies outside the pod template alone"
             settings = tuple(name for name in settings if name in _OUTSIDE)
-        return Verdict(
+        return Action(
             reason,
             decision.operations,
             restarts=decision.restarts,
@@ -130,30 +130,30 @@ class Revert:
         self._disable = disable
         self._bare = _injects_nothing()
 
-    def plan(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Action:
         """Tell what is to be done with a workload."""
         if malformed(workload):
-            return Verdict("it is malformed")
+            return Action("it is malformed")
         read = self._bare.ledger.read
         records = [read(workload, in_template=each) for each in (True, False)]
         if not any(records):
             # Nothing stays on it that would tell of an earlier run, but its mark.
             marked = mapping(mapping(workload.get("metadata")).get("annotations")).get(MARK)
             done = self._disable and marked == "disabled"
-            return Verdict("bears no record of injections", done=done)
+            return Action("bears no record of injections", done=done)
         named = {place.setting for record in records for place, _ in record.entries}
         mark: tuple[Operation, ...] = ()
         after = workload
         if self._in_scope(kind, workload):
             if not self._disable:
                 reason = "it is still in scope: withdraw its opt-in first, or say --disable"
-                return Verdict(reason, put_off=True)
+                return Action(reason, put_off=True)
             mark, after = _marked(workload)
         request = state.request(kind, after, before=workload, manager=self.manager)
         decision = self._bare.decide(request)
         if not decision.operations:
-            return Verdict(f"nothing can be taken out: {decision.skipped}")
-        return Verdict(
+            return Action(f"nothing can be taken out: {decision.skipped}")
+        return Action(
             "is marked disabled, and what was injected is taken out"
             if mark
             else "what was injected is taken out",
