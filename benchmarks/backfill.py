@@ -19,7 +19,17 @@ from typing import Any, cast
 
 import jsonpatch
 
-from webhook.cluster.backfill import Care, Clock, Outcome, Plan, Run, Selection, Stop, Teller, plan
+from webhook.cluster.backfill import (
+    Clock,
+    Outcome,
+    Plan,
+    RolloutOptions,
+    Run,
+    Selection,
+    Stop,
+    Teller,
+    plan,
+)
 from webhook.cluster.workloads import Workloads
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
@@ -263,7 +273,7 @@ def simulate(count: int, concurrent: int, poll: float = 5.0) -> Figures:
     doing = Run(
         workloads,
         planner,
-        Care(concurrent=concurrent, poll=poll),
+        RolloutOptions(concurrent=concurrent, poll=poll),
         Silent(),
         clock=clock,
         stop=Stop(clock),

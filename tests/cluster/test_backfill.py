@@ -12,7 +12,17 @@ import pytest
 from tests.builders import RECORD, Json, changed, deployment, record_of, template_of, workload
 from tests.cluster.fake_api import NAMESPACES, Fault, Request, once
 from tests.cluster.rolling import Rolling, Ticks, bare
-from webhook.cluster.backfill import Care, End, Outcome, Plan, Run, Selection, Stop, Teller, plan
+from webhook.cluster.backfill import (
+    End,
+    Outcome,
+    Plan,
+    RolloutOptions,
+    Run,
+    Selection,
+    Stop,
+    Teller,
+    plan,
+)
 from webhook.cluster.client import Backoff
 from webhook.cluster.workloads import Workloads
 from webhook.decision.workload import DAEMON_SET, DEPLOYMENT, ROLLOUT, STATEFUL_SET
@@ -50,7 +60,7 @@ class Heard(Teller):
 class Doing:
     """A run, and all that belongs to it."""
 
-    def __init__(self, api: Rolling, planner: Planner, **care: Any) -> None:
+    def __init__(self, api: Rolling, planner: Planner, **rollout_options: Any) -> None:
         self.api = api
         self.clock = Ticks(api.step)
         self.stop = Stop(self.clock)
@@ -62,7 +72,7 @@ class Doing:
         self.run = Run(
             self.workloads,
             planner,
-            Care(**{"webhook": api.admission is not None, **care}),
+            RolloutOptions(**{"webhook": api.admission is not None, **rollout_options}),
             self.heard,
             clock=self.clock,
             stop=self.stop,
@@ -90,9 +100,9 @@ def api() -> Iterator[Rolling]:
     server.close()
 
 
-def backfill(api: Rolling, configuration: Json | None = None, **care: Any) -> Doing:
+def backfill(api: Rolling, configuration: Json | None = None, **rollout_options: Any) -> Doing:
     """Make a backfill."""
-    return Doing(api, Backfill(api.decider(configuration or WHOLE_CLUSTER)), **care)
+    return Doing(api, Backfill(api.decider(configuration or WHOLE_CLUSTER)), **rollout_options)
 
 
 @pytest.mark.parametrize("webhook", [True, False])
@@ -482,7 +492,7 @@ def test_what_is_left_in_the_middle_of_a_wait_is_left_at_once(api: Rolling) -> N
     assert doing.run.not_begun == 1
 
 
-# --- with care -----------------------------------------------------------------------------------
+# --- how rollouts are made -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("concurrent", [1, 3])

@@ -26,7 +26,7 @@ from tests.builders import (
 from tests.cluster.fake_api import NAMESPACES
 from tests.cluster.rolling import Rolling, Ticks, bare
 from tests.cluster.test_backfill import Heard
-from webhook.cluster.backfill import Care, Run, Selection, Stop, plan
+from webhook.cluster.backfill import RolloutOptions, Run, Selection, Stop, plan
 from webhook.cluster.standings import Survey, survey
 from webhook.cluster.workloads import Workloads
 from webhook.decision.configuration import Configuration
@@ -101,10 +101,16 @@ class Sequence:
         workloads = self.workloads(clock, stop)
         found = plan(workloads, planner, Selection())
         assert not found.put_off
-        care = Care(concurrent=8, webhook=webhook)
+        rollout_options = RolloutOptions(concurrent=8, webhook=webhook)
         heard = Heard()
         doing = Run(
-            workloads, planner, care, heard, clock=clock, stop=stop, refresh=lambda _name: None
+            workloads,
+            planner,
+            rollout_options,
+            heard,
+            clock=clock,
+            stop=stop,
+            refresh=lambda _name: None,
         )
         doing.carry_out(found.groups)
         assert not [line for line in heard.lines if line.startswith("note")]

@@ -29,11 +29,11 @@ from webhook.cli.common import (
     whole_number,
 )
 from webhook.cluster.backfill import (
-    Care,
     Clock,
     End,
     Outcome,
     Plan,
+    RolloutOptions,
     Run,
     Selection,
     Stop,
@@ -151,7 +151,7 @@ def run(
 def _run(command: Command, options: Any, connect: Callable[[str | None], Api], clock: Clock) -> int:
     settings = None if options.config is None else configuration(options.config)
     selection = _selection(options)
-    care = Care(
+    rollout_options = RolloutOptions(
         concurrent=_number(options.max_concurrent),
         pause=_pause(options.pause_between),
         window=_window(options),
@@ -167,14 +167,23 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     found_to_do = plan(workloads, planner, selection)
     for each in found_to_do.unmet:
         note(command.program, f"--exclude {each}: there is no such workload among those selected")
-    output: _Output = (_Json if options.output == "json" else _Text)(command.program, care)
+    output: _Output = (_Json if options.output == "json" else _Text)(
+        command.program, rollout_options
+    )
     output.plan(found_to_do, applied=options.apply)
     if not options.apply:
         return 0
-    care = Care(care.concurrent, care.pause, care.window, webhook=found.present)
+    rollout_options = RolloutOptions(
+        rollout_options.concurrent,
+        rollout_options.pause,
+        rollout_options.window,
+        webhook=found.present,
+    )
     refresh = (lambda _name: None) if admission is None else namespaces.refresh
     with output.live(found_to_do) as teller, _asked_by_signals(stop):
-        doing = Run(workloads, planner, care, teller, clock=clock, stop=stop, refresh=refresh)
+        doing = Run(
+            workloads, planner, rollout_options, teller, clock=clock, stop=stop, refresh=refresh
+        )
         doing.carry_out(found_to_do.groups)
     output.end(found_to_do, doing)
     if doing.error is not None:
@@ -330,9 +339,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 class _Output(Teller):
     """What a run tells, and in which form."""
 
-    def __init__(self, program: str, care: Care) -> None:
+    def __init__(self, program: str, rollout_options: RolloutOptions) -> None:
         self.program = program
-        self.care = care
+        self.options = rollout_options
 
     def plan(self, found: Plan, *, applied: bool) -> None:
         """Tell what there is to do."""
@@ -350,15 +359,15 @@ class _Output(Teller):
         """Count changes and pods that restart, and tell the least seconds that it takes."""
         changes = found.changes
         restarts = sum(each.restarting for each in changes if not each.begun)
-        seconds = least_total(found.groups, self.care.concurrent, self.care.pause)
+        seconds = least_total(found.groups, self.options.concurrent, self.options.pause)
         return sum(not each.begun for each in changes), restarts, seconds
 
 
 class _Text(_Output):
     """Plain lines; in a terminal, how far it is below them."""
 
-    def __init__(self, program: str, care: Care) -> None:
-        super().__init__(program, care)
+    def __init__(self, program: str, rollout_options: RolloutOptions) -> None:
+        super().__init__(program, rollout_options)
         self._line: Callable[[str], None] = _plain
 
     def plan(self, found: Plan, *, applied: bool) -> None:
@@ -371,7 +380,7 @@ class _Text(_Output):
             f"{many} {'to change' if applied else 'would change'} of {found.looked_at} looked at, "
             f"{_many(restarts, 'pod')} {'to restart' if applied else 'would restart'}, "
             f"{len(found.put_off)} put off; at least {duration(seconds)}, "
-            f"{_many(self.care.concurrent, 'rollout')} at a time"
+            f"{_many(self.options.concurrent, 'rollout')} at a time"
         )
         if not applied and changes:
             self._line("nothing has been changed: --apply does it")

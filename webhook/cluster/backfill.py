@@ -106,8 +106,8 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Care:
-    """With how much care it is done.
+class RolloutOptions:
+    """How rollouts are made.
 
     Args:
         concurrent: how many rollouts at once.
@@ -320,7 +320,7 @@ class Run:
     Args:
         workloads: reads and patches.
         planner: tells what is to be done with a workload.
-        care: with how much care.
+        rollout_options: how rollouts are made.
         teller: is told of everything.
         clock: the time.
         stop: how it is asked to end.
@@ -331,7 +331,7 @@ class Run:
         self,
         workloads: Workloads,
         planner: Planner,
-        care: Care,
+        rollout_options: RolloutOptions,
         teller: Teller,
         *,
         clock: Clock,
@@ -343,7 +343,7 @@ class Run:
         self.error: ClusterError | None = None
         self._workloads = workloads
         self._planner = planner
-        self._care = care
+        self._options = rollout_options
         self._teller = teller
         self._clock = clock
         self._stop = stop
@@ -384,15 +384,15 @@ class Run:
             if self._stop.asked and self._under_way:
                 many = len(self._under_way)
                 self._wait_for(f"nothing more begins; awaiting {many}; Ctrl-C again leaves them")
-            seconds = self._care.poll
-            while queue and not self._over and len(self._under_way) < self._care.concurrent:
+            seconds = self._options.poll
+            while queue and not self._over and len(self._under_way) < self._options.concurrent:
                 seconds = self._seconds_to_wait()
                 if seconds > 0:
                     break
                 self._begin(queue.popleft())
             if self._under_way:
                 restart = any(each.change.restarting for each in self._under_way)
-                self._clock.wait(self._care.poll if restart else _SOON_SECONDS)
+                self._clock.wait(self._options.poll if restart else _SOON_SECONDS)
                 for each in list(self._under_way):
                     self._look(each)
             elif queue and not self._over and seconds > 0:
@@ -400,7 +400,7 @@ class Run:
 
     def _seconds_to_wait(self) -> float:
         """Tell how long nothing may begin yet, at the least; 0 where it may."""
-        window = self._care.window
+        window = self._options.window
         if window is not None and not window.is_open(self._clock.now()):
             self._wait_for(f"outside the window: nothing begins before {window.start:%H:%M}")
             return _LONGEST_WAIT_SECONDS
@@ -469,15 +469,15 @@ class Run:
         Raises:
             ApiError: it was refused; 409 where the workload is another by now.
         """
-        operations = action.asked if self._care.webhook else action.operations
+        operations = action.asked if self._options.webhook else action.operations
         stored = self._send(change, workload, operations)
         left = self._planner.plan(change.kind, stored)
-        if left.operations and self._care.webhook and self._planner.alone:
+        if left.operations and self._options.webhook and self._planner.alone:
             # It is out of the webhook's sight, or the webhook is away: it can do nothing against.
             stored = self._send(change, stored, left.operations)
             left = self._planner.plan(change.kind, stored)
         if left.operations and _version(stored) == _version(workload):
-            who = "the webhook" if self._care.webhook else "the API server"
+            who = "the webhook" if self._options.webhook else "the API server"
             text = (
                 f"{who} left it as it was: does it run, is it called for this namespace, "
                 "is it of the version of this command?"
@@ -549,7 +549,7 @@ class Run:
         change = rollout.change
         self._end(change, end, text, rollout.began)
         if change.restarting:
-            self._not_before = self._clock.seconds() + self._care.pause
+            self._not_before = self._clock.seconds() + self._options.pause
         if workload is not None:
             reason = {End.DONE: "Finished", End.HELD: "Held"}.get(end, "Failed")
             self._event(change, workload, reason, text, warning=end is End.FAILED)
