@@ -23,11 +23,11 @@ from webhook.cluster.backfill import (
     Clock,
     Outcome,
     Plan,
+    Reporter,
     RolloutOptions,
     Run,
     Selection,
     Stop,
-    Teller,
     plan,
 )
 from webhook.cluster.workloads import Workloads
@@ -235,7 +235,7 @@ def world(count: int, clock: Simulated) -> World:
     return made
 
 
-class Silent(Teller):
+class Silent(Reporter):
     """Listens to nobody."""
 
     def begun(self, change: Change, number: int, total: int) -> None:

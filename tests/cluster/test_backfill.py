@@ -16,11 +16,11 @@ from webhook.cluster.backfill import (
     End,
     Outcome,
     Plan,
+    Reporter,
     RolloutOptions,
     Run,
     Selection,
     Stop,
-    Teller,
     plan,
 )
 from webhook.cluster.client import Backoff
@@ -34,7 +34,7 @@ from webhook.rollout.window import Window
 WHOLE_CLUSTER = {"scope": "cluster"}
 
 
-class Heard(Teller):
+class Heard(Reporter):
     """What a run has told."""
 
     def __init__(self) -> None:
@@ -492,7 +492,7 @@ def test_what_is_left_in_the_middle_of_a_wait_is_left_at_once(api: Rolling) -> N
     assert doing.run.not_begun == 1
 
 
-# --- how rollouts are made -------------------------------------------------------------------------
+# --- how rollouts are made -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("concurrent", [1, 3])

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -33,11 +33,11 @@ from webhook.cluster.backfill import (
     End,
     Outcome,
     Plan,
+    Reporter,
     RolloutOptions,
     Run,
     Selection,
     Stop,
-    Teller,
     plan,
 )
 from webhook.cluster.client import Api, ApiError, ClusterError
@@ -173,16 +173,11 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     output.plan(found_to_do, applied=options.apply)
     if not options.apply:
         return 0
-    rollout_options = RolloutOptions(
-        rollout_options.concurrent,
-        rollout_options.pause,
-        rollout_options.window,
-        webhook=found.present,
-    )
+    rollout_options = replace(rollout_options, webhook=found.present)
     refresh = (lambda _name: None) if admission is None else namespaces.refresh
-    with output.live(found_to_do) as teller, _asked_by_signals(stop):
+    with output.live(found_to_do) as reporter, _asked_by_signals(stop):
         doing = Run(
-            workloads, planner, rollout_options, teller, clock=clock, stop=stop, refresh=refresh
+            workloads, planner, rollout_options, reporter, clock=clock, stop=stop, refresh=refresh
         )
         doing.carry_out(found_to_do.groups)
     output.end(found_to_do, doing)
@@ -336,7 +331,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield printable("   ".join(cells).rstrip()) + "\n"
 
 
-class _Output(Teller):
+class _Output(Reporter):
     """What a run tells, and in which form."""
 
     def __init__(self, program: str, rollout_options: RolloutOptions) -> None:
@@ -350,7 +345,7 @@ class _Output(Teller):
         """Tell what became of it."""
 
     @contextlib.contextmanager
-    def live(self, found: Plan) -> Iterator[Teller]:
+    def live(self, found: Plan) -> Iterator[Reporter]:
         """Give what is told of the run while it lasts."""
         del found
         yield self
@@ -401,7 +396,7 @@ class _Text(_Output):
                 sys.stdout.write(text)
 
     @contextlib.contextmanager
-    def live(self, found: Plan) -> Iterator[Teller]:
+    def live(self, found: Plan) -> Iterator[Reporter]:
         """Show how far it is, if somebody looks on."""
         if not sys.stdout.isatty():
             yield self
@@ -477,10 +472,10 @@ def _how_to_go_on(program: str, doing: Run) -> Iterator[str]:
         yield f"{program} --apply goes on where it stands: what is done stays done"
 
 
-class _Both(Teller):
+class _Both(Reporter):
     """Prints lines, and shows on a screen what moves meanwhile, which needs no lines then."""
 
-    def __init__(self, lines: Teller, screen: Teller) -> None:
+    def __init__(self, lines: Reporter, screen: Reporter) -> None:
         self._lines = lines
         self._screen = screen
 

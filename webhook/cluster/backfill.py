@@ -145,8 +145,8 @@ class Outcome(NamedTuple):
     seconds: int = 0
 
 
-class Teller(Protocol):
-    """Is told of everything that happens."""
+class Reporter(Protocol):
+    """Reports everything that happens."""
 
     def begun(self, change: Change, number: int, total: int) -> None:
         """A change has been made, and is awaited."""
@@ -321,7 +321,7 @@ class Run:
         workloads: reads and patches.
         planner: tells what is to be done with a workload.
         rollout_options: how rollouts are made.
-        teller: is told of everything.
+        reporter: reports everything.
         clock: the time.
         stop: how it is asked to end.
         refresh: reads a namespace anew.
@@ -332,7 +332,7 @@ class Run:
         workloads: Workloads,
         planner: Planner,
         rollout_options: RolloutOptions,
-        teller: Teller,
+        reporter: Reporter,
         *,
         clock: Clock,
         stop: Stop,
@@ -344,7 +344,7 @@ class Run:
         self._workloads = workloads
         self._planner = planner
         self._options = rollout_options
-        self._teller = teller
+        self._reporter = reporter
         self._clock = clock
         self._stop = stop
         self._refresh = refresh
@@ -413,7 +413,7 @@ class Run:
     def _wait_for(self, text: str) -> None:
         if text != self._told_of_waiting:
             self._told_of_waiting = text
-            self._teller.noted(text)
+            self._reporter.noted(text)
 
     # One workload.
 
@@ -486,7 +486,7 @@ class Run:
             return
         if left.operations:
             paths = ", ".join(str(each["path"]) for each in left.operations[:5])
-            self._teller.noted(f"what came back differs from what was decided: {paths}", change)
+            self._reporter.noted(f"what came back differs from what was decided: {paths}", change)
         self._await(change, stored)
 
     def _send(
@@ -502,7 +502,7 @@ class Run:
         )
 
     def _await(self, change: Change, workload: Json) -> None:
-        self._teller.begun(change, self._number, self._total)
+        self._reporter.begun(change, self._number, self._total)
         now = self._clock.seconds()
         limit = progress_timeout(change.kind, workload)
         self._under_way.append(_UnderWay(change, now, now, limit))
@@ -534,7 +534,7 @@ class Run:
                 rollout.best, rollout.moved = best, self._clock.seconds()
             if found.text != rollout.last:
                 rollout.last = found.text
-                self._teller.moved(change, found)
+                self._reporter.moved(change, found)
             self._fail_if_stalled(rollout, found.text, workload)
 
     def _fail_if_stalled(self, rollout: _UnderWay, text: str, workload: Json | None = None) -> None:
@@ -559,7 +559,7 @@ class Run:
         outcome = Outcome(change, end, text, seconds)
         self.outcomes.append(outcome)
         self.failed = self.failed or end is End.FAILED
-        self._teller.ended(outcome)
+        self._reporter.ended(outcome)
 
     def _leave(self) -> None:
         for each in self._under_way:
@@ -589,7 +589,7 @@ class Run:
             )
         except ApiError as error:
             self._writes_events = False
-            self._teller.noted(f"no Events are written: {error}")
+            self._reporter.noted(f"no Events are written: {error}")
 
 
 def _version(workload: Json) -> str:
