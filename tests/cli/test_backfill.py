@@ -19,7 +19,7 @@ from tests.cluster.rolling import Rolling, Ticks, bare
 from webhook import cli
 from webhook.cli import backfill, revert
 from webhook.cli.screen import Screen
-from webhook.cluster.backfill import End, Outcome
+from webhook.cluster.backfill import Outcome, Result
 from webhook.decision.workload import DEPLOYMENT, STATEFUL_SET
 from webhook.rollout.order import Change
 from webhook.rollout.progress import Progress
@@ -389,7 +389,7 @@ def test_a_terminal_shows_a_bar_for_each_rollout_under_way() -> None:
         screen.moved(change, Progress("1 of 3 pods are [new]", pods=1))
         screen.line("[bold]a line[/bold]")
         screen.noted("")
-        screen.ended(Outcome(change, End.DONE, "done"))
+        screen.ended(Outcome(change, Result.DONE, "done"))
     shown = written.getvalue()
     assert "1 of 3 pods are [new]" in shown
     assert "[bold]a line[/bold]" in shown

@@ -13,10 +13,10 @@ from tests.builders import RECORD, Json, changed, deployment, record_of, templat
 from tests.cluster.fake_api import NAMESPACES, Fault, Request, once
 from tests.cluster.rolling import Rolling, Ticks, bare
 from webhook.cluster.backfill import (
-    End,
     Outcome,
     Plan,
     Reporter,
+    Result,
     RolloutOptions,
     Run,
     Selection,
@@ -50,7 +50,7 @@ class Heard(Reporter):
 
     def ended(self, outcome: Outcome) -> None:
         """Note it."""
-        self.lines.append(f"{outcome.end} {outcome.change.name}")
+        self.lines.append(f"{outcome.result} {outcome.change.name}")
 
     def noted(self, text: str, change: Change | None = None) -> None:
         """Note it."""
@@ -88,7 +88,7 @@ class Doing:
         found = self.plan(selection)
         self.run.carry_out(found.groups)
         ended = [*found.put_off, *self.run.outcomes]
-        return {each.change.name: f"{each.end}: {each.text}" for each in ended}
+        return {each.change.name: f"{each.result}: {each.text}" for each in ended}
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_what_has_become_no_moment_for_a_change_is_put_off_when_its_turn_comes(
         "seamless-rollouts.dev/inject": "disabled"
     }
     doing.run.carry_out(found.groups)
-    assert [str(each.end) for each in doing.run.outcomes] == ["unchanged", "put off"]
+    assert [str(each.result) for each in doing.run.outcomes] == ["unchanged", "put off"]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_what_is_deleted_midway_is_passed_over(api: Rolling, when: str) -> None:
     else:
         api.on_step.append(delete)
     doing.run.carry_out(found.groups)
-    assert [str(each.end) for each in doing.run.outcomes] == ["gone", "done"]
+    assert [str(each.result) for each in doing.run.outcomes] == ["gone", "done"]
     assert not doing.run.failed
 
 
@@ -337,7 +337,7 @@ def test_throttling_and_lost_connections_are_waited_for(api: Rolling) -> None:
     api.faults += [once(Fault(429, {"Retry-After": "20"})), once(Fault(503), times=2)]
     api.faults.append(once(Fault(0), times=2))
     doing.run.carry_out(found.groups)
-    assert doing.run.outcomes[0].end is End.DONE
+    assert doing.run.outcomes[0].result is Result.DONE
     assert doing.clock.passed - before > 20
 
 
@@ -356,7 +356,7 @@ def test_no_answer_while_a_rollout_is_under_way_is_waited_out(api: Rolling) -> N
 
     api.faults.append(away)
     doing.run.carry_out(found.groups)
-    assert doing.run.outcomes[0].end is End.DONE
+    assert doing.run.outcomes[0].result is Result.DONE
     assert doing.clock.passed > end
 
 
@@ -427,7 +427,7 @@ def test_a_right_that_is_lost_midway_leaves_what_is_under_way(api: Rolling) -> N
     api.faults.append(late)
     doing.run.carry_out(found.groups)
     (left,) = doing.run.outcomes
-    assert (left.end, left.text) == (End.LEFT, "1 of 8 pods are new")
+    assert (left.result, left.text) == (Result.LEFT, "1 of 8 pods are new")
     assert "verbs [get]" in str(doing.run.error)
     assert doing.run.not_begun == 1
 
@@ -442,7 +442,7 @@ def test_a_patch_whose_answer_never_came_may_have_been_made(api: Rolling) -> Non
     api.on_step.append(lambda: doing.stop.ask(leave=True))
     doing.run.carry_out(found.groups)
     (left,) = doing.run.outcomes
-    assert (left.end, left.text) == (End.LEFT, "it was asked for, and no answer came")
+    assert (left.result, left.text) == (Result.LEFT, "it was asked for, and no answer came")
 
 
 # --- ending and going on -------------------------------------------------------------------------

@@ -114,7 +114,7 @@ class Sequence:
         )
         doing.carry_out(found.groups)
         assert not [line for line in heard.lines if line.startswith("note")]
-        return Counter(str(each.end) for each in doing.outcomes)
+        return Counter(str(each.result) for each in doing.outcomes)
 
     def backfill(self) -> Counter[str]:
         """Bring everything in."""

@@ -30,10 +30,10 @@ from webhook.cli.common import (
 )
 from webhook.cluster.backfill import (
     Clock,
-    End,
     Outcome,
     Plan,
     Reporter,
+    Result,
     RolloutOptions,
     Run,
     Selection,
@@ -187,7 +187,7 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
 
 
 def _left(outcomes: Iterable[Outcome]) -> bool:
-    return any(each.end is End.LEFT for each in outcomes)
+    return any(each.result is Result.LEFT for each in outcomes)
 
 
 # --- what the user says --------------------------------------------------------------------------
@@ -424,7 +424,7 @@ class _Text(_Output):
     def ended(self, outcome: Outcome) -> None:
         """One line."""
         took = f" after {duration(outcome.seconds)}" if outcome.seconds else ""
-        self._line(f"{outcome.change.place}: {outcome.end}{took}: {outcome.text}")
+        self._line(f"{outcome.change.place}: {outcome.result}{took}: {outcome.text}")
 
     def noted(self, text: str, change: Change | None = None) -> None:
         """One line."""
@@ -436,11 +436,11 @@ class _Text(_Output):
         for each in [*doing.outcomes, *found.put_off]:
             took = duration(each.seconds) if each.seconds else "-"
             change = each.change
-            rows.append((change.namespace, _named(change), str(each.end), took, each.text))
+            rows.append((change.namespace, _named(change), str(each.result), took, each.text))
         sys.stdout.write("\n")
         self._table(rows)
-        counts = Counter(each.end for each in [*doing.outcomes, *found.put_off])
-        told = [f"{counts[end]} {end}" for end in End if counts[end]]
+        counts = Counter(each.result for each in [*doing.outcomes, *found.put_off])
+        told = [f"{counts[result]} {result}" for result in Result if counts[result]]
         if doing.not_begun:
             told.append(f"{doing.not_begun} not begun")
         self._line(", ".join(told) or "there was nothing to do")
@@ -461,12 +461,12 @@ def _how_to_go_on(program: str, doing: Run) -> Iterator[str]:
     for each in doing.outcomes:
         change = each.change
         where = f"-n {change.namespace} {change.kind.resource}.{change.kind.group}/{change.name}"
-        if each.end is End.FAILED:
+        if each.result is Result.FAILED:
             yield (
                 f"stopped, as {change.place} failed: see kubectl describe {where}; "
                 f"--exclude {change.namespace}/{change.name} passes it by"
             )
-        elif each.end is End.LEFT:
+        elif each.result is Result.LEFT:
             yield f"left on its way: {change.place}: see kubectl get {where}"
     if doing.not_begun or doing.failed or _left(doing.outcomes):
         yield f"{program} --apply goes on where it stands: what is done stays done"
@@ -553,9 +553,9 @@ class _Json(_Output):
 
     def ended(self, outcome: Outcome) -> None:
         """One object."""
-        end = outcome.end.replace(" ", "-")
+        result = outcome.result.replace(" ", "-")
         self._write(
-            "ended", outcome.change, outcome=end, reason=outcome.text, seconds=outcome.seconds
+            "ended", outcome.change, outcome=result, reason=outcome.text, seconds=outcome.seconds
         )
 
     def noted(self, text: str, change: Change | None = None) -> None:
@@ -564,7 +564,7 @@ class _Json(_Output):
 
     def end(self, found: Plan, doing: Run) -> None:
         """One object."""
-        counts = Counter(each.end for each in [*doing.outcomes, *found.put_off])
-        outcomes = {end.replace(" ", "-"): counts[end] for end in End}
+        counts = Counter(each.result for each in [*doing.outcomes, *found.put_off])
+        outcomes = {result.replace(" ", "-"): counts[result] for result in Result}
         error = None if doing.error is None else str(doing.error)
         self._write("summary", outcomes=outcomes, notBegun=doing.not_begun, error=error)

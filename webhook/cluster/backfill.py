@@ -124,7 +124,7 @@ class RolloutOptions:
     poll: float = _POLL_SECONDS
 
 
-class End(StrEnum):
+class Result(StrEnum):
     """What became of a workload."""
 
     DONE = "done"
@@ -140,7 +140,7 @@ class Outcome(NamedTuple):
     """What became of a workload, why, and after how many seconds."""
 
     change: Change
-    end: End
+    result: Result
     text: str
     seconds: int = 0
 
@@ -226,7 +226,7 @@ def plan(workloads: Workloads, planner: Planner, selection: Selection) -> Plan:
         if reason is None:
             changes.append(change)
         else:
-            found.put_off.append(Outcome(change, End.PUT_OFF, reason))
+            found.put_off.append(Outcome(change, Result.PUT_OFF, reason))
     found.groups = ordered(changes)
     found.put_off.sort(key=lambda each: each.change.place)
     found.unmet = sorted(selection.excluded - met)
@@ -428,9 +428,9 @@ class Run:
             raise
         except ApiError as error:
             if error.status == NOT_FOUND:
-                self._end(change, End.GONE, "it was deleted meanwhile")
+                self._end(change, Result.GONE, "it was deleted meanwhile")
             else:
-                self._end(change, End.FAILED, f"it could not be changed: {error}")
+                self._end(change, Result.FAILED, f"it could not be changed: {error}")
 
     def _decide_and_patch(self, change: Change) -> None:
         sent = False
@@ -442,26 +442,26 @@ class Run:
                 if sent and (action.done or self._planner.alone):  # the patch's answer was lost
                     self._await(change, workload)
                 else:
-                    end = End.PUT_OFF if action.put_off else End.UNCHANGED
-                    self._end(change, end, action.reason)
+                    result = Result.PUT_OFF if action.put_off else Result.UNCHANGED
+                    self._end(change, result, action.reason)
                 return
             reason = _blocker(change.kind, workload, action, _Budgets(self._workloads))
             if reason is not None:
-                self._end(change, End.PUT_OFF, reason)
+                self._end(change, Result.PUT_OFF, reason)
                 return
             sent = True
             try:
                 self._patch(change, workload, action)
             except LeaveError:
                 if not any(each.change is change for each in self._under_way):
-                    self._end(change, End.LEFT, "it was asked for, and no answer came")
+                    self._end(change, Result.LEFT, "it was asked for, and no answer came")
                 raise
             except ApiError as error:
                 if error.status != CONFLICT:
                     raise
                 continue
             return
-        self._end(change, End.PUT_OFF, f"others changed it, {_CONFLICTS} times in a row")
+        self._end(change, Result.PUT_OFF, f"others changed it, {_CONFLICTS} times in a row")
 
     def _patch(self, change: Change, workload: Json, action: Action) -> None:
         """Send the change, and hold what comes back against what was decided.
@@ -482,7 +482,7 @@ class Run:
                 f"{who} left it as it was: does it run, is it called for this namespace, "
                 "is it of the version of this command?"
             )
-            self._end(change, End.FAILED, text)
+            self._end(change, Result.FAILED, text)
             return
         if left.operations:
             paths = ", ".join(str(each["path"]) for each in left.operations[:5])
@@ -517,17 +517,17 @@ class Run:
             raise
         except ApiError as error:
             if error.status == NOT_FOUND:
-                self._finish(rollout, End.GONE, "it was deleted meanwhile")
+                self._finish(rollout, Result.GONE, "it was deleted meanwhile")
             else:
                 self._fail_if_stalled(rollout, str(error))
             return
         found = progress(change.kind, workload)
         if found.done:
-            self._finish(rollout, End.DONE, found.text, workload)
+            self._finish(rollout, Result.DONE, found.text, workload)
         elif found.failed:
-            self._finish(rollout, End.FAILED, found.text, workload)
+            self._finish(rollout, Result.FAILED, found.text, workload)
         elif found.held:
-            self._finish(rollout, End.HELD, f"it goes on by hand: {found.text}", workload)
+            self._finish(rollout, Result.HELD, f"it goes on by hand: {found.text}", workload)
         else:
             best = tuple(map(max, rollout.best or found.steps, found.steps))
             if best and best != rollout.best:
@@ -540,31 +540,31 @@ class Run:
     def _fail_if_stalled(self, rollout: _UnderWay, text: str, workload: Json | None = None) -> None:
         if self._clock.seconds() - rollout.moved > rollout.progress_timeout:
             waited = duration(rollout.progress_timeout)
-            self._finish(rollout, End.FAILED, f"no step ahead in {waited}: {text}", workload)
+            self._finish(rollout, Result.FAILED, f"no step ahead in {waited}: {text}", workload)
 
     def _finish(
-        self, rollout: _UnderWay, end: End, text: str, workload: Json | None = None
+        self, rollout: _UnderWay, result: Result, text: str, workload: Json | None = None
     ) -> None:
         self._under_way.remove(rollout)
         change = rollout.change
-        self._end(change, end, text, rollout.began)
+        self._end(change, result, text, rollout.began)
         if change.restarting:
             self._not_before = self._clock.seconds() + self._options.pause
         if workload is not None:
-            reason = {End.DONE: "Finished", End.HELD: "Held"}.get(end, "Failed")
-            self._event(change, workload, reason, text, warning=end is End.FAILED)
+            reason = {Result.DONE: "Finished", Result.HELD: "Held"}.get(result, "Failed")
+            self._event(change, workload, reason, text, warning=result is Result.FAILED)
 
-    def _end(self, change: Change, end: End, text: str, began: float | None = None) -> None:
+    def _end(self, change: Change, result: Result, text: str, began: float | None = None) -> None:
         seconds = 0 if began is None else round(self._clock.seconds() - began)
-        outcome = Outcome(change, end, text, seconds)
+        outcome = Outcome(change, result, text, seconds)
         self.outcomes.append(outcome)
-        self.failed = self.failed or end is End.FAILED
+        self.failed = self.failed or result is Result.FAILED
         self._reporter.ended(outcome)
 
     def _leave(self) -> None:
         for each in self._under_way:
             text = each.last or "it has been changed, and its rollout goes on"
-            self._end(each.change, End.LEFT, text, each.began)
+            self._end(each.change, Result.LEFT, text, each.began)
         self._under_way.clear()
 
     def _read(self, change: Change) -> Json:
