@@ -87,7 +87,7 @@ class Doing:
         """Plan and do it; gives what became of each, by name."""
         found = self.plan(selection)
         self.run.carry_out(found.groups)
-        ended = [*found.put_off, *self.run.outcomes]
+        ended = [*found.deferred, *self.run.outcomes]
         return {each.change.name: f"{each.result}: {each.text}" for each in ended}
 
 
@@ -128,9 +128,9 @@ def test_a_backfill_patches_what_is_in_scope_and_awaits_it(api: Rolling, *, webh
     assert not doing.plan().changes
 
 
-# --- what is put off -----------------------------------------------------------------------------
+# --- what is deferred -----------------------------------------------------------------------------
 
-PUT_OFF: list[tuple[str, Json, Callable[[Rolling], object], str]] = [
+DEFERRED: list[tuple[str, Json, Callable[[Rolling], object], str]] = [
     ("paused", deployment(paused=True), lambda _: None, "it is paused"),
     (
         "on-delete",
@@ -160,8 +160,8 @@ PUT_OFF: list[tuple[str, Json, Callable[[Rolling], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "spoil", "reason"), PUT_OFF, ids=lambda x: str(x)[:9])
-def test_what_is_no_moment_for_a_change_is_put_off(
+@pytest.mark.parametrize(("name", "given", "spoil", "reason"), DEFERRED, ids=lambda x: str(x)[:9])
+def test_what_is_no_moment_for_a_change_is_deferred(
     api: Rolling, name: str, given: Json, spoil: Callable[[Rolling], object], reason: str
 ) -> None:
     """It is told, never forced, and holds nothing else up."""
@@ -170,12 +170,12 @@ def test_what_is_no_moment_for_a_change_is_put_off(
     spoil(api)
     ended = backfill(api).carry_out()
     assert ended.pop("ok").startswith("done")
-    assert ended[name].startswith("put off: ")
+    assert ended[name].startswith("deferred: ")
     assert reason in ended[name]
     assert [name for name, _, _ in api.patches] == ["ok"]
 
 
-def test_what_has_become_no_moment_for_a_change_is_put_off_when_its_turn_comes(
+def test_what_has_become_no_moment_for_a_change_is_deferred_when_its_turn_comes(
     api: Rolling,
 ) -> None:
     """The plan may be hours old."""
@@ -188,7 +188,7 @@ def test_what_has_become_no_moment_for_a_change_is_put_off_when_its_turn_comes(
         "seamless-rollouts.dev/inject": "disabled"
     }
     doing.run.carry_out(found.groups)
-    assert [str(each.result) for each in doing.run.outcomes] == ["unchanged", "put off"]
+    assert [str(each.result) for each in doing.run.outcomes] == ["unchanged", "deferred"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_budget_counts_where_it_selects_the_pods(
     api.place(deployment(), "web")
     api.budget("budget", allowed, **selector)
     found = backfill(api).plan()
-    assert bool(found.put_off) == held
+    assert bool(found.deferred) == held
     assert bool(found.changes) != held
 
 
@@ -228,7 +228,7 @@ def test_the_first_rollout_that_fails_ends_the_run(api: Rolling) -> None:
     ended = again.carry_out()
     # It is patched: nothing is left to do with it, but it is not well.
     assert ended.pop("b").startswith(
-        "put off: nothing is left to do with it, but it is unhealthy: its progress deadline"
+        "deferred: nothing is left to do with it, but it is unhealthy: its progress deadline"
     )
     assert {name: text[:4] for name, text in ended.items()} == {"c": "done"}
 
@@ -280,7 +280,7 @@ def test_a_conflict_is_decided_anew(api: Rolling) -> None:
     assert len(api.patches) == 1
 
 
-def test_conflicts_without_end_are_put_off(api: Rolling) -> None:
+def test_conflicts_without_end_are_deferred(api: Rolling) -> None:
     """As with a controller that fights: five times, and it goes on with the others."""
     api.place(deployment(), "a")
     api.place(deployment(), "b")
@@ -291,7 +291,7 @@ def test_conflicts_without_end_are_put_off(api: Rolling) -> None:
 
     api.before_patch.append(edit)
     ended = backfill(api).carry_out()
-    assert ended["a"] == "put off: others changed it, 5 times in a row"
+    assert ended["a"] == "deferred: others changed it, 5 times in a row"
     assert ended["b"].startswith("done")
 
 
@@ -695,7 +695,7 @@ def test_what_is_still_in_scope_is_marked_first_if_asked(api: Rolling, *, webhoo
 
 
 def test_a_revert_is_as_careful_as_a_backfill(api: Rolling) -> None:
-    """Paused is put off, and the first that fails ends it."""
+    """Paused is deferred, and the first that fails ends it."""
     for name in "abc":
         api.place(deployment(), name)
     backfill(api).carry_out()
@@ -703,6 +703,6 @@ def test_a_revert_is_as_careful_as_a_backfill(api: Rolling) -> None:
     api.failing.add("b")
     doing = Doing(api, Revert(None))
     ended = doing.carry_out()
-    assert ended["a"] == "put off: it is paused"
+    assert ended["a"] == "deferred: it is paused"
     assert ended["b"].startswith("failed")
     assert doing.run.not_begun == 1

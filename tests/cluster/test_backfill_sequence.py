@@ -100,7 +100,7 @@ class Sequence:
         stop = Stop(clock)
         workloads = self.workloads(clock, stop)
         found = plan(workloads, planner, Selection())
-        assert not found.put_off
+        assert not found.deferred
         rollout_options = RolloutOptions(concurrent=8, webhook=webhook)
         heard = Heard()
         doing = Run(

@@ -73,14 +73,14 @@ def test_a_backfill_has_nothing_to_do_with_what_is_out_of_scope(given: Json) -> 
     kind = BY_NAME[given.get("kind", "Deployment")]
     action = Backfill(EVERYTHING).plan(kind, given)
     assert not action.operations
-    assert not action.put_off
+    assert not action.deferred
 
 
 def test_a_withdrawn_opt_in_is_no_backfills_business() -> None:
     """What is injected still is revert's to take out."""
     given = after(deployment(), by=EVERYTHING)
     action = Backfill(NOTHING).plan(DEPLOYMENT, given)
-    assert (action.operations, action.put_off) == ((), False)
+    assert (action.operations, action.deferred) == ((), False)
     assert Revert(NOTHING).plan(DEPLOYMENT, given).operations
 
 
@@ -130,7 +130,7 @@ def test_what_is_in_scope_is_marked_in_the_same_patch(annotations: Json | None) 
     if annotations is not None:
         given["metadata"]["annotations"] = annotations
     injected = after(given, by=EVERYTHING)
-    assert Revert(EVERYTHING).plan(DEPLOYMENT, injected).put_off
+    assert Revert(EVERYTHING).plan(DEPLOYMENT, injected).deferred
     action = Revert(EVERYTHING, disable=True).plan(DEPLOYMENT, injected)
     marked = copy.deepcopy(given)
     marked["metadata"]["annotations"] = {**(annotations or {}), MARK: "disabled"}

@@ -55,7 +55,7 @@ from webhook.rollout.progress import Progress
 from webhook.rollout.window import Window, window
 
 EXIT: Final = """\
-exit status: 0 done, and what was put off is told; 1 a rollout failed, it was interrupted, or the
+exit status: 0 done, and what was deferred is told; 1 a rollout failed, it was interrupted, or the
 cluster refused; 2 wrong use or bad input"""
 _BAD_REQUEST: Final = 400
 _MOST_AT_ONCE: Final = 100
@@ -366,7 +366,7 @@ class _Text(_Output):
         self._line: Callable[[str], None] = _plain
 
     def plan(self, found: Plan, *, applied: bool) -> None:
-        """Show a table of what would change, and of what is put off; with `applied` a line."""
+        """Show a table of what would change, and of what is deferred; with `applied` a line."""
         changes, restarts, seconds = self.totals(found)
         if not applied:
             self._preview(found)
@@ -374,21 +374,21 @@ class _Text(_Output):
         self._line(
             f"{many} {'to change' if applied else 'would change'} of {found.looked_at} looked at, "
             f"{_many(restarts, 'pod')} {'to restart' if applied else 'would restart'}, "
-            f"{len(found.put_off)} put off; at least {duration(seconds)}, "
+            f"{len(found.deferred)} deferred; at least {duration(seconds)}, "
             f"{_many(self.options.concurrent, 'rollout')} at a time"
         )
         if not applied and changes:
             self._line("nothing has been changed: --apply does it")
 
     def _preview(self, found: Plan) -> None:
-        rows = [("ORDER", "NAMESPACE", "NAME", "RESTARTS", "LEAST TIME", "WHY")]
+        rows = [("ORDER", "NAMESPACE", "NAME", "RESTARTS", "MIN. DURATION", "WHY")]
         for order, each in enumerate(found.changes, 1):
             pods = _many(each.restarting, "pod") if each.restarts else "-"
             least = duration(each.seconds) if each.restarts else "-"
             why = "patched and rolling: awaited first" if each.begun else each.reason
             rows.append((str(order), each.namespace, _named(each), pods, least, why))
         self._table(rows)
-        self._table([("NAMESPACE", "NAME", "PUT OFF"), *map(_put_off_row, found.put_off)])
+        self._table([("NAMESPACE", "NAME", "DEFERRED"), *map(_deferred_row, found.deferred)])
 
     def _table(self, rows: Sequence[Sequence[str]]) -> None:
         if len(rows) > 1:
@@ -433,13 +433,13 @@ class _Text(_Output):
     def end(self, found: Plan, doing: Run) -> None:
         """Show a table of what became of everything, and say how to go on."""
         rows = [("NAMESPACE", "NAME", "OUTCOME", "TIME", "WHY")]
-        for each in [*doing.outcomes, *found.put_off]:
+        for each in [*doing.outcomes, *found.deferred]:
             took = duration(each.seconds) if each.seconds else "-"
             change = each.change
             rows.append((change.namespace, _named(change), str(each.result), took, each.text))
         sys.stdout.write("\n")
         self._table(rows)
-        counts = Counter(each.result for each in [*doing.outcomes, *found.put_off])
+        counts = Counter(each.result for each in [*doing.outcomes, *found.deferred])
         told = [f"{counts[result]} {result}" for result in Result if counts[result]]
         if doing.not_begun:
             told.append(f"{doing.not_begun} not begun")
@@ -453,7 +453,7 @@ def _plain(text: str) -> None:
     sys.stdout.flush()
 
 
-def _put_off_row(outcome: Outcome) -> tuple[str, str, str]:
+def _deferred_row(outcome: Outcome) -> tuple[str, str, str]:
     return outcome.change.namespace, _named(outcome.change), outcome.text
 
 
@@ -464,7 +464,7 @@ def _how_to_go_on(program: str, doing: Run) -> Iterator[str]:
         if each.result is Result.FAILED:
             yield (
                 f"stopped, as {change.place} failed: see kubectl describe {where}; "
-                f"--exclude {change.namespace}/{change.name} passes it by"
+                f"--exclude {change.namespace}/{change.name} skips it"
             )
         elif each.result is Result.LEFT:
             yield f"left on its way: {change.place}: see kubectl get {where}"
@@ -515,7 +515,7 @@ class _Json(_Output):
         sys.stdout.flush()
 
     def plan(self, found: Plan, *, applied: bool) -> None:
-        """Tell each change in order, then what is put off, then the whole."""
+        """Tell each change in order, then what is deferred, then the whole."""
         for order, each in enumerate(found.changes, 1):
             self._write(
                 "change",
@@ -530,7 +530,7 @@ class _Json(_Output):
                 begun=each.begun,
                 patch=list(each.operations),
             )
-        for outcome in found.put_off:
+        for outcome in found.deferred:
             self._write("put-off", outcome.change, reason=outcome.text)
         changes, restarts, seconds = self.totals(found)
         self._write(
@@ -539,7 +539,7 @@ class _Json(_Output):
             workloads=found.looked_at,
             changes=changes,
             podsToRestart=restarts,
-            putOff=len(found.put_off),
+            putOff=len(found.deferred),
             leastSeconds=seconds,
         )
 
@@ -553,7 +553,7 @@ class _Json(_Output):
 
     def ended(self, outcome: Outcome) -> None:
         """One object."""
-        result = outcome.result.replace(" ", "-")
+        result = _json_name(outcome.result)
         self._write(
             "ended", outcome.change, outcome=result, reason=outcome.text, seconds=outcome.seconds
         )
@@ -564,7 +564,12 @@ class _Json(_Output):
 
     def end(self, found: Plan, doing: Run) -> None:
         """One object."""
-        counts = Counter(each.result for each in [*doing.outcomes, *found.put_off])
-        outcomes = {result.replace(" ", "-"): counts[result] for result in Result}
+        counts = Counter(each.result for each in [*doing.outcomes, *found.deferred])
+        outcomes = {_json_name(result): counts[result] for result in Result}
         error = None if doing.error is None else str(doing.error)
         self._write("summary", outcomes=outcomes, notBegun=doing.not_begun, error=error)
+
+
+def _json_name(result: Result) -> str:
+    """Name a result for machines, which go on reading what they always have."""
+    return "put-off" if result is Result.DEFERRED else str(result)

@@ -8,8 +8,8 @@ One thread does everything, in turns: begin what may begin, look at what is unde
 goes wrong, and what is done:
 
 - somebody else changes the workload (409): it is read and decided anew, five times at most;
-- it is gone: told, and passed over;
-- it may not be changed now (paused, rolling, unhealthy, no pod to spare): put off, and told;
+- it is gone: reported, and skipped;
+- it may not be changed now (paused, rolling, unhealthy, no pod to spare): deferred, and reported;
 - its rollout fails, or makes no step ahead for too long, or the API server refuses the change, or
   the webhook does not do its part: nothing more is begun, what is under way is awaited;
 - no answer while a rollout is under way: asked again, until that counts as failed;
@@ -129,7 +129,7 @@ class Result(StrEnum):
 
     DONE = "done"
     UNCHANGED = "unchanged"
-    PUT_OFF = "put off"
+    DEFERRED = "deferred"
     GONE = "gone"
     HELD = "held"
     FAILED = "failed"
@@ -166,13 +166,13 @@ class Reporter(Protocol):
 
 @dataclass(slots=True)
 class Plan:
-    """What there is to do: groups of changes in order, and what is put off, with the reasons.
+    """What there is to do: groups of changes in order, and what is deferred, with the reasons.
 
     `unmet` holds what was to be excluded and is nowhere: it may be misspelt.
     """
 
     groups: list[list[Change]] = field(default_factory=list)
-    put_off: list[Outcome] = field(default_factory=list)
+    deferred: list[Outcome] = field(default_factory=list)
     looked_at: int = 0
     unmet: list[str] = field(default_factory=list)
 
@@ -214,7 +214,7 @@ def plan(workloads: Workloads, planner: Planner, selection: Selection) -> Plan:
         change = _change(kind, workload, action)
         if action.operations:
             reason = _blocker(kind, workload, action, budgets)
-        elif action.put_off:
+        elif action.deferred:
             reason = action.reason
         elif action.done and rolls(kind, workload):  # an earlier run may have left it
             changes.append(_change(kind, workload, Action("", restarts=True), begun=True))
@@ -226,9 +226,9 @@ def plan(workloads: Workloads, planner: Planner, selection: Selection) -> Plan:
         if reason is None:
             changes.append(change)
         else:
-            found.put_off.append(Outcome(change, Result.PUT_OFF, reason))
+            found.deferred.append(Outcome(change, Result.DEFERRED, reason))
     found.groups = ordered(changes)
-    found.put_off.sort(key=lambda each: each.change.place)
+    found.deferred.sort(key=lambda each: each.change.place)
     found.unmet = sorted(selection.excluded - met)
     return found
 
@@ -442,12 +442,12 @@ class Run:
                 if sent and (action.done or self._planner.alone):  # the patch's answer was lost
                     self._await(change, workload)
                 else:
-                    result = Result.PUT_OFF if action.put_off else Result.UNCHANGED
+                    result = Result.DEFERRED if action.deferred else Result.UNCHANGED
                     self._end(change, result, action.reason)
                 return
             reason = _blocker(change.kind, workload, action, _Budgets(self._workloads))
             if reason is not None:
-                self._end(change, Result.PUT_OFF, reason)
+                self._end(change, Result.DEFERRED, reason)
                 return
             sent = True
             try:
@@ -461,7 +461,7 @@ class Run:
                     raise
                 continue
             return
-        self._end(change, Result.PUT_OFF, f"others changed it, {_CONFLICTS} times in a row")
+        self._end(change, Result.DEFERRED, f"others changed it, {_CONFLICTS} times in a row")
 
     def _patch(self, change: Change, workload: Json, action: Action) -> None:
         """Send the change, and hold what comes back against what was decided.

@@ -39,7 +39,7 @@ class Action:
         restarts: whether pods restart.
         settings: the settings whose injections come, change or go.
         result: the workload as it shall be.
-        put_off: whether nothing is to be done although there were something to do.
+        deferred: whether nothing is to be done although there were something to do.
         done: whether there is nothing left to do, so that it may be one that an earlier run has
             begun.
     """
@@ -50,7 +50,7 @@ class Action:
     restarts: bool = False
     settings: tuple[str, ...] = ()
     result: Json | None = None
-    put_off: bool = False
+    deferred: bool = False
     done: bool = False
 
 
@@ -90,7 +90,7 @@ class Backfill:
         found = state.standing(self._admission, kind, workload)
         decision = found.decision
         if found.state == state.REFUSED and decision.operations:
-            return Action(found.reason, put_off=True)
+            return Action(found.reason, deferred=True)
         if found.state not in (state.STALE, state.UNPATCHED):
             return Action(found.reason, done=found.injected)
         reason, settings = found.reason, found.changes
@@ -119,7 +119,7 @@ class Revert:
     Args:
         admission: the webhook's decision; none where no webhook is installed, so that nothing is
             in scope.
-        disable: whether what is in scope is marked `inject: disabled` first, else it is put off.
+        disable: whether what is in scope is marked `inject: disabled` first, else it is deferred.
     """
 
     manager = REVERT
@@ -146,8 +146,8 @@ class Revert:
         after = workload
         if self._in_scope(kind, workload):
             if not self._disable:
-                reason = "it is still in scope: withdraw its opt-in first, or say --disable"
-                return Action(reason, put_off=True)
+                reason = "it is still in scope: remove the label first, or say --disable"
+                return Action(reason, deferred=True)
             mark, after = _marked(workload)
         request = state.request(kind, after, before=workload, manager=self.manager)
         decision = self._bare.decide(request)
