@@ -27,7 +27,7 @@ from tests.cluster.fake_api import NAMESPACES
 from tests.cluster.rolling import Rolling, Ticks, bare
 from tests.cluster.test_backfill import Heard
 from webhook.cluster.backfill import RolloutOptions, Run, Selection, Stop, plan
-from webhook.cluster.standings import Survey, survey
+from webhook.cluster.survey import Survey, survey
 from webhook.cluster.workloads import Workloads
 from webhook.decision.configuration import Configuration
 from webhook.rollout.planners import Backfill, Planner, Revert

@@ -29,7 +29,7 @@ from tests.builders import (
 from webhook.decision import workload as kinds
 from webhook.decision.admission import Admission
 from webhook.decision.mutations.model import ServerVersion
-from webhook.rollout.state import STATES, Standing, standing
+from webhook.rollout.state import STATES, WorkloadState, workload_state
 
 NOBODY = namespaces({})
 """Every namespace is known, and says nothing."""
@@ -44,10 +44,10 @@ EVERYTHING = cluster_scope()
 OPT_IN = admission(namespace=NOBODY)
 
 
-def stands(given: Json, by: Admission = EVERYTHING) -> Standing:
+def stands(given: Json, by: Admission = EVERYTHING) -> WorkloadState:
     """Tell where a workload stands, and see that it was left as it was."""
     before = canonical(given)
-    found = standing(by, kinds.KINDS[given.get("kind", "Deployment")], given)
+    found = workload_state(by, kinds.KINDS[given.get("kind", "Deployment")], given)
     assert canonical(given) == before
     assert found.state in STATES
     assert "\n" not in found.reason
@@ -364,7 +364,7 @@ def test_an_unexpected_error_is_told_and_hurts_nobody_else(
     by = cluster_scope()
     by.namespaces = lambda name: 1 // 0 if name else None
     with caplog.at_level(logging.ERROR, "webhook"):
-        found = standing(by, kinds.DEPLOYMENT, deployment())
+        found = workload_state(by, kinds.DEPLOYMENT, deployment())
     assert found.state == "unpatched"
     assert found.decision.skipped == "error"
     assert "unexpected error (ZeroDivisionError)" in found.reason
@@ -379,7 +379,7 @@ def test_what_is_nested_too_deeply_is_out_of_scope() -> None:
         raise RecursionError
 
     by.namespaces = too_deep
-    found = standing(by, kinds.DEPLOYMENT, deployment())
+    found = workload_state(by, kinds.DEPLOYMENT, deployment())
     assert (found.state, found.reason) == ("out-of-scope", "it is nested too deeply")
 
 

@@ -364,9 +364,9 @@ def _survey(
         return lambda: None
     from webhook.cluster.client import Api, connect
     from webhook.cluster.session import UNKNOWN_NAMESPACES
-    from webhook.cluster.standings import StandingsWatch
+    from webhook.cluster.survey import SurveyWatch
 
-    watch = StandingsWatch(
+    watch = SurveyWatch(
         Api(connect(_path(options.given.kubeconfig))),
         admission,
         ready=lambda: UNKNOWN_NAMESPACES not in known.problems(),

@@ -87,7 +87,7 @@ class Backfill:
 
     def plan(self, kind: Kind, workload: Json) -> Action:
         """Tell what is to be done with a workload."""
-        found = state.standing(self._admission, kind, workload)
+        found = state.workload_state(self._admission, kind, workload)
         decision = found.decision
         if found.state == state.REFUSED and decision.operations:
             return Action(found.reason, deferred=True)

@@ -57,7 +57,7 @@ _SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class WorkloadState:
     """Where one workload stands.
 
     Args:
@@ -76,7 +76,7 @@ class Standing:
     injected: bool = False
 
 
-def standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
+def workload_state(admission: Admission, kind: Kind, workload: Json) -> WorkloadState:
     """Tell where a workload stands.
 
     Args:
@@ -85,15 +85,15 @@ def standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
         workload: the object as the API server stores it; it is not changed.
     """
     try:
-        return _standing(admission, kind, workload)
+        return _workload_state(admission, kind, workload)
     except RecursionError:
-        return Standing(OUT_OF_SCOPE, "it is nested too deeply", Decision(skipped="malformed"))
+        return WorkloadState(OUT_OF_SCOPE, "it is nested too deeply", Decision(skipped="malformed"))
     except Exception as error:  # the webhook lets it pass unpatched; the others are still told of
         name = mapping(workload.get("metadata")).get("name")
         log.exception("%s %r: unexpected error", kind.name, name)
         what = type(error).__name__
         reason = f"an unexpected error ({what}): the webhook would let it pass unpatched"
-        return Standing(UNPATCHED, reason, Decision(skipped="error"))
+        return WorkloadState(UNPATCHED, reason, Decision(skipped="error"))
 
 
 def request(
@@ -115,7 +115,7 @@ def request(
     """
     metadata = mapping(workload.get("metadata"))
     return Request(
-        uid="standing",
+        uid="state",
         kind=GroupVersionKind(group=kind.group, version=kind.version, kind=kind.name),
         operation=operation,
         name=metadata.get("name"),
@@ -133,7 +133,7 @@ def _old(workload: Json) -> Any:
     return None
 
 
-def _standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
+def _workload_state(admission: Admission, kind: Kind, workload: Json) -> WorkloadState:
     decision = admission.decide(request(kind, workload))
     bears = not malformed(workload) and any(_records(admission, workload))
     if decision.skipped in _LEFT_ALONE:
@@ -144,39 +144,43 @@ def _standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
             reason = f"inject: disabled on {_who_says_disabled(workload)}"
         changes = _changes(admission, workload, decision) if bears else ()
         told = f"{reason}; {remedy}" if bears and remedy else reason
-        return Standing(state, told, decision, changes, bears)
+        return WorkloadState(state, told, decision, changes, bears)
     found = _in_scope(admission, workload, decision, bears=bears)
     refusal = _refusal(admission, kind, workload) if _warns_of_settings(decision) else None
     if refusal is None:
         return found
     told = f"would be refused if it were created: {refusal}; until then {found.state} without it"
-    return Standing(REFUSED, _audits(admission) + told, decision, found.changes, bears)
+    return WorkloadState(REFUSED, _audits(admission) + told, decision, found.changes, bears)
 
 
 def _audits(admission: Admission) -> str:
     return "audit mode: " if admission.configuration.mode == "audit" else ""
 
 
-def _in_scope(admission: Admission, workload: Json, decision: Decision, *, bears: bool) -> Standing:
+def _in_scope(
+    admission: Admission, workload: Json, decision: Decision, *, bears: bool
+) -> WorkloadState:
     applied = ", ".join(decision.applied)
     restarts = "pods would restart" if decision.restarts else "no pod would restart"
     audits = _audits(admission)
     if bears and decision.applied and _only_record(decision):
         # Nothing that was injected differs: no reason to restart a pod.
-        return Standing(PATCHED, f"bears {applied}", decision, injected=True)
+        return WorkloadState(PATCHED, f"bears {applied}", decision, injected=True)
     if bears and decision.operations:
         changes = _changes(admission, workload, decision)
         # A record of other fields, or one that nobody can read, is put right without a setting.
         what = ", ".join(changes) or _paths(decision)
-        return Standing(STALE, f"{audits}would change {what}; {restarts}", decision, changes, bears)
+        return WorkloadState(
+            STALE, f"{audits}would change {what}; {restarts}", decision, changes, bears
+        )
     if decision.skipped == "annotations-full":
         reason = "nothing can be injected: no room for its record in the annotations"
-        return Standing(UNPATCHED, reason, decision, injected=bears)
+        return WorkloadState(UNPATCHED, reason, decision, injected=bears)
     if decision.operations:
         reason = f"{audits}would get {applied}; {restarts}"
-        return Standing(UNPATCHED, reason, decision, decision.applied)
+        return WorkloadState(UNPATCHED, reason, decision, decision.applied)
     reason = _NOTHING.get(decision.skipped or "", decision.skipped or "nothing to inject")
-    return Standing(OUT_OF_SCOPE, reason, decision)
+    return WorkloadState(OUT_OF_SCOPE, reason, decision)
 
 
 _LEAVES: Final = "still injected: leaves with the next rollout, or by seamless revert"
