@@ -72,7 +72,7 @@ def test_what_has_passed_the_webhook_is_patched(kind: str) -> None:
     found = stands(after(workload(kind), by=EVERYTHING))
     assert found.state == "patched"
     more = "" if kind == "DaemonSet" else ", min-ready"
-    assert found.reason == f"bears pre-stop-sleep{more}"
+    assert found.reason == f"has pre-stop-sleep{more}"
     assert found.injected
     assert not found.decision.operations
     assert not found.changes
@@ -388,7 +388,7 @@ def test_a_record_in_other_words_alone_restarts_nobody() -> None:
     given = with_settings(after(deployment(), by=EVERYTHING), template=True, min_ready="30s")
     found = stands(given)
     assert found.decision.operations
-    assert (found.state, found.reason) == ("patched", "bears pre-stop-sleep, min-ready")
+    assert (found.state, found.reason) == ("patched", "has pre-stop-sleep, min-ready")
 
 
 def test_a_workload_is_decided_as_a_backfill_would_and_never_kept() -> None:

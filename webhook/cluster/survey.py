@@ -44,8 +44,8 @@ class Row(NamedTuple):
         name: its name.
         state: one of `webhook.rollout.state.STATES`.
         reason: why.
-        injected: whether it bears injections now.
-        applied: the settings whose injections it would bear, decided afresh.
+        injected: whether it has injections now.
+        applied: the settings whose injections it would have, decided afresh.
         changes: the settings whose injections that would add, change or take out.
         restarts: whether its pods would restart for it.
     """

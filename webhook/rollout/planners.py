@@ -140,7 +140,7 @@ class Revert:
             # Nothing stays on it that would tell of an earlier run, but its mark.
             marked = mapping(mapping(workload.get("metadata")).get("annotations")).get(MARK)
             done = self._disable and marked == "disabled"
-            return Action("bears no record of injections", done=done)
+            return Action("has no record of injections", done=done)
         named = {place.setting for record in records for place, _ in record.entries}
         mark: tuple[Operation, ...] = ()
         after = workload

@@ -206,7 +206,7 @@ def blocking_budget(budgets: Iterable[Json], kind: Kind, workload: Json) -> str 
 
 
 def selects(selector: Any, labels: Mapping[str, Any]) -> bool:
-    """Tell whether a label selector selects what bears these labels; an empty one selects all."""
+    """Tell whether a label selector selects what has these labels; an empty one selects all."""
     if not isinstance(selector, dict):
         return False
     wanted = mapping(selector.get("matchLabels"))

@@ -1,11 +1,11 @@
 """Where a workload of the cluster stands: what would become of it if it were decided afresh.
 
 It is sent down the very path that a request of `seamless backfill` takes: an UPDATE that brings the
-object as it is, decided afresh. So what is told here is what a backfill would do, or a rollout.
+object as it is, decided afresh. So what is said here is what a backfill would do, or a rollout.
 
-    patched       bears injections, and there is nothing to change but the words of their record
-    stale         bears a record, and deciding afresh changes something
-    unpatched     bears none, and would get some
+    patched       has injections, and there is nothing to change but the words of their record
+    stale         has a record, and deciding afresh changes something
+    unpatched     has none, and would get some
     opted-out     says `inject: disabled`, or its namespace does
     out-of-scope  nothing is injected: not selected, excluded, being deleted, of another kind, not
                   serving, nothing to inject; the reason tells which
@@ -66,7 +66,7 @@ class WorkloadState:
         decision: what deciding afresh makes of it.
         changes: the settings whose injections that would add, change or take out; none where the
             webhook never looks at it.
-        injected: whether it bears a record of injections now.
+        injected: whether it has a record of injections now.
     """
 
     state: State
@@ -88,7 +88,7 @@ def workload_state(admission: Admission, kind: Kind, workload: Json) -> Workload
         return _workload_state(admission, kind, workload)
     except RecursionError:
         return WorkloadState(OUT_OF_SCOPE, "it is nested too deeply", Decision(skipped="malformed"))
-    except Exception as error:  # the webhook lets it pass unpatched; the others are still told of
+    except Exception as error:  # the webhook lets it pass unpatched; the others are still reported
         name = mapping(workload.get("metadata")).get("name")
         log.exception("%s %r: unexpected error", kind.name, name)
         what = type(error).__name__
@@ -135,22 +135,22 @@ def _old(workload: Json) -> Any:
 
 def _workload_state(admission: Admission, kind: Kind, workload: Json) -> WorkloadState:
     decision = admission.decide(request(kind, workload))
-    bears = not malformed(workload) and any(_records(admission, workload))
+    recorded = not malformed(workload) and any(_records(admission, workload))
     if decision.skipped in _LEFT_ALONE:
         state, reason, remedy = _LEFT_ALONE[decision.skipped]
         if decision.skipped == "malformed":
             reason = "; ".join(alert.text for alert in decision.alerts)
         elif decision.skipped == "disabled":
             reason = f"inject: disabled on {_who_says_disabled(workload)}"
-        changes = _changes(admission, workload, decision) if bears else ()
-        told = f"{reason}; {remedy}" if bears and remedy else reason
-        return WorkloadState(state, told, decision, changes, bears)
-    found = _in_scope(admission, workload, decision, bears=bears)
+        changes = _changes(admission, workload, decision) if recorded else ()
+        text = f"{reason}; {remedy}" if recorded and remedy else reason
+        return WorkloadState(state, text, decision, changes, recorded)
+    found = _in_scope(admission, workload, decision, recorded=recorded)
     refusal = _refusal(admission, kind, workload) if _warns_of_settings(decision) else None
     if refusal is None:
         return found
-    told = f"would be refused if it were created: {refusal}; until then {found.state} without it"
-    return WorkloadState(REFUSED, _audits(admission) + told, decision, found.changes, bears)
+    text = f"would be refused if it were created: {refusal}; until then {found.state} without it"
+    return WorkloadState(REFUSED, _audits(admission) + text, decision, found.changes, recorded)
 
 
 def _audits(admission: Admission) -> str:
@@ -158,24 +158,24 @@ def _audits(admission: Admission) -> str:
 
 
 def _in_scope(
-    admission: Admission, workload: Json, decision: Decision, *, bears: bool
+    admission: Admission, workload: Json, decision: Decision, *, recorded: bool
 ) -> WorkloadState:
     applied = ", ".join(decision.applied)
     restarts = "pods would restart" if decision.restarts else "no pod would restart"
     audits = _audits(admission)
-    if bears and decision.applied and _only_record(decision):
+    if recorded and decision.applied and _only_record(decision):
         # Nothing that was injected differs: no reason to restart a pod.
-        return WorkloadState(PATCHED, f"bears {applied}", decision, injected=True)
-    if bears and decision.operations:
+        return WorkloadState(PATCHED, f"has {applied}", decision, injected=True)
+    if recorded and decision.operations:
         changes = _changes(admission, workload, decision)
         # A record of other fields, or one that nobody can read, is put right without a setting.
         what = ", ".join(changes) or _paths(decision)
         return WorkloadState(
-            STALE, f"{audits}would change {what}; {restarts}", decision, changes, bears
+            STALE, f"{audits}would change {what}; {restarts}", decision, changes, recorded
         )
     if decision.skipped == "annotations-full":
         reason = "nothing can be injected: no room for its record in the annotations"
-        return WorkloadState(UNPATCHED, reason, decision, injected=bears)
+        return WorkloadState(UNPATCHED, reason, decision, injected=recorded)
     if decision.operations:
         reason = f"{audits}would get {applied}; {restarts}"
         return WorkloadState(UNPATCHED, reason, decision, decision.applied)
@@ -241,8 +241,8 @@ def _refusal(admission: Admission, kind: Kind, workload: Json) -> str | None:
     created = {**created, "spec": {**spec, "template": pod_template}}
     refused = admission.decide(request(kind, created, "CREATE")).refused
     more = len(refused) - _SHOWN
-    told = "; ".join(map(str, refused[:_SHOWN]))
-    return f"{told}; and {more} more" if more > 0 else told or None
+    text = "; ".join(map(str, refused[:_SHOWN]))
+    return f"{text}; and {more} more" if more > 0 else text or None
 
 
 def _without_record(owner: Json) -> Json:
