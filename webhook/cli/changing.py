@@ -44,7 +44,7 @@ from webhook.cluster.client import Api, ApiError, ClusterError
 from webhook.cluster.installed import Installed, current_namespace, installed, reach
 from webhook.cluster.workloads import Namespaces, Workloads
 from webhook.decision.admission import Admission
-from webhook.decision.configuration import Configuration
+from webhook.decision.configuration import Configuration, decided_by
 from webhook.decision.estimate import duration
 from webhook.decision.printable import json_text, printable
 from webhook.decision.settings import InvalidSettingError, is_label, is_subdomain
@@ -173,7 +173,13 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     output.plan(found_to_do, applied=options.apply)
     if not options.apply:
         return 0
-    rollout_options = replace(rollout_options, webhook=found.present)
+    told = found.present and admission is not None and command.needs_webhook_patching
+    rollout_options = replace(
+        rollout_options,
+        webhook=found.present,
+        decided_by=decided_by(admission.digest) if admission is not None and told else None,
+        agree_seconds=_agree_seconds(getattr(options, "webhook_timeout", "0")),
+    )
     refresh = (lambda _name: None) if admission is None else namespaces.refresh
     with output.live(found_to_do) as reporter, _asked_by_signals(stop):
         doing = Run(
@@ -221,6 +227,14 @@ def _pause(text: str) -> int:
         return parse_duration(text)
     except ValueError as error:
         message = f"--pause-between: {quoted(text)}: {error}"
+        raise UsageError(message) from None
+
+
+def _agree_seconds(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        message = f"--webhook-timeout: {text!r}: {error}"
         raise UsageError(message) from None
 
 

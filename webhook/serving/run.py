@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from webhook.serving import connections
 from webhook.serving.app import State
 from webhook.serving.metrics import Metrics
+from webhook.serving.signals import ending_signals
 
 log = logging.getLogger("webhook")
 
@@ -68,12 +69,6 @@ def listener(
         timeout_keep_alive=connections.KEEP_ALIVE_SECONDS,
     )
     return connections.Server(config, context, bounds or connections.Bounds(), cut)
-
-
-def ending_signals() -> set[signal.Signals]:
-    """Give the signals upon which to drain: SIGHUP too, unless it is ignored, as by `nohup`."""
-    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    return {each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN}
 
 
 async def run(
