@@ -25,7 +25,7 @@ import binascii
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -354,6 +354,16 @@ class SelfManagedCertificates:
         """Tell when the CA ends."""
         return self._authority.certificate.not_valid_after_utc if self._authority else None
 
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Give numbers of the CA, each with its help text."""
+        text = "How often this process has written the CA or put a caBundle right."
+        found: dict[str, tuple[str, float]] = {"seamless_ca_writes_total": (text, self.writes)}
+        expires = self.authority_expires()
+        if expires is not None:
+            text = "When the CA ends, in seconds since 1970."
+            found["seamless_ca_expiry_timestamp_seconds"] = (text, expires.timestamp())
+        return found
+
     # --- the round -------------------------------------------------------------------------------
 
     def step(self) -> float:
@@ -529,3 +539,8 @@ class SelfManagedCertificates:
             return
         if self._served[0] == authority.certificate and is_due(leaf, now, self._share):
             self._sign(authority, *self._served[1:])
+
+
+def service_names(service: str | None, namespace: str) -> list[str]:
+    """List the DNS names that a Service is called by; the API server uses the last."""
+    return [service, f"{service}.{namespace}", f"{service}.{namespace}.svc"] if service else []

@@ -14,7 +14,7 @@ import logging
 import os
 import ssl
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -326,6 +326,9 @@ class Certificates(Runnable, Protocol):
     def expires(self) -> datetime | None:
         """Tell when what is served ends."""
 
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Give numbers of this source alone, each with its help text."""
+
 
 class FixedCertificate:
     """One pair for the life of the process, such as a self-signed one."""
@@ -349,6 +352,10 @@ class FixedCertificate:
     def expires(self) -> datetime | None:
         """Tell when it ends."""
         return self._pair.expires()
+
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Have no more numbers."""
+        return {}
 
 
 class FileCertificates:
@@ -387,7 +394,7 @@ class FileCertificates:
         self._client_ca = client_ca
         self._names = tuple(names)
         self._clock = clock
-        self._on_change = on_change
+        self.on_change = on_change
         self._served: tuple[Pair, bytes | None] | None = None
         self._refused: tuple[object, str] | None = None
         self._said: str | None = None
@@ -420,7 +427,7 @@ class FileCertificates:
             return self._refuse(content, f"{self._files[0].parent}: {error}")
         self._served, self._refused, self._said = (pair, client_ca), None, None
         log.info("serving %s, good until %s", self._files[0], pair.expires())
-        self._on_change()
+        self.on_change()
         return jittered(_POLL_SECONDS)
 
     def _refuse(self, content: object, reason: str) -> float:
@@ -455,3 +462,8 @@ class FileCertificates:
     def expires(self) -> datetime | None:
         """Tell when the pair that is served ends."""
         return self._served[0].expires() if self._served else None
+
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Tell whether the files hold what is not served."""
+        text = "Whether the certificate's files hold something that is not served: 1, or 0."
+        return {"seamless_certificate_files_refused": (text, self.refused() is not None)}
