@@ -31,6 +31,7 @@ from webhook.rollout.progress import pods
         ("Rollout", {"strategy": {"canary": {"maxUnavailable": 2}}}, 2),
         ("Rollout", {"strategy": {"canary": {}}, "replicas": 8}, 2),
         ("Rollout", {"strategy": {"blueGreen": {}}}, 0),
+        ("Rollout", {"strategy": {"canary": {"trafficRouting": {"nginx": {}}}}, "replicas": 8}, 0),
     ],
 )
 def test_how_many_pods_a_rollout_may_take_away_is_told(kind: str, fields: Json, out: int) -> None:

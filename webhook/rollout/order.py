@@ -18,44 +18,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from webhook.decision.draft import Operation
 from webhook.decision.estimate import estimate
-from webhook.decision.workload import (
-    DAEMON_SET,
-    ROLLOUT,
-    STATEFUL_SET,
-    Json,
-    Kind,
-    resolved,
-    rolling_update,
-    strategy,
-    strategy_type,
-)
+from webhook.decision.workload import DAEMON_SET, STATEFUL_SET, Json, Kind
 from webhook.rollout.progress import pods
+from webhook.rollout.shape import Shape, Version, shape_of
+
+# A StatefulSet's `maxUnavailable` counts as used, whatever the API server's version: the greater
+# risk of the two.
+_GATED: Final = Version(1, 35)
+
+
+def stored_shape(kind: Kind, workload: Json) -> Shape:
+    """Read the shape of a rollout off what the API server stores; a DaemonSet's nodes by status."""
+    nodes = pods(kind, workload) if kind is DAEMON_SET else None
+    return shape_of(kind, workload, _GATED, nodes)
 
 
 def max_unavailable_pods(kind: Kind, workload: Json) -> int:
     """Tell how many pods a rollout may take away before those that take their places are there."""
-    there = pods(kind, workload)
-    used = strategy_type(kind, workload)
-    rolling = rolling_update(kind, workload)
-    if used == "Recreate":
-        return there
-    if kind is STATEFUL_SET:
-        return min(there, max(1, resolved(rolling.get("maxUnavailable", 1), there, math.ceil)))
-    if kind is DAEMON_SET:
-        return min(there, resolved(rolling.get("maxUnavailable", 1), there, math.ceil))
-    surge = resolved(rolling.get("maxSurge", "25%"), there, math.ceil)
-    if kind is ROLLOUT:
-        canary = strategy(kind, workload).get("canary")
-        if not isinstance(canary, dict):
-            return 0
-        rolling = canary
-        surge = resolved(rolling.get("maxSurge", "25%"), there, math.ceil)
-    unavailable = resolved(rolling.get("maxUnavailable", "25%"), there, math.floor)
-    # Where both come to nothing, the controller takes one away: else it could do nothing at all.
-    return min(there, unavailable or (0 if surge else 1))
+    return stored_shape(kind, workload).unavailable
 
 
 def least_seconds(kind: Kind, workload: Json) -> int:
@@ -63,14 +47,11 @@ def least_seconds(kind: Kind, workload: Json) -> int:
     found = estimate(kind, workload)
     if found.steps is not None:
         return found.steps * found.step_seconds
-    there = pods(kind, workload)
-    if kind is not DAEMON_SET or not there:
-        return found.step_seconds if there else 0
-    rolling = rolling_update(kind, workload)
-    surge = resolved(rolling.get("maxSurge", 0), there, math.ceil)
-    return (
-        math.ceil(there / max(1, max_unavailable_pods(kind, workload) + surge)) * found.step_seconds
-    )
+    shape = stored_shape(kind, workload)
+    if kind is not DAEMON_SET or not shape.pods:
+        return found.step_seconds if shape.pods else 0
+    at_once = max(1, shape.unavailable + shape.surge)
+    return math.ceil(shape.pods / at_once) * found.step_seconds
 
 
 @dataclass(frozen=True, slots=True)
