@@ -25,7 +25,7 @@ CAN_COMPILE = $(BIN)/python -c 'import pathlib, shutil, sys, sysconfig; \
 test-compiled: $(VENV)/dev  ## run the tests of decisions on compiled code, where there is a C compiler
 	@if $(CAN_COMPILE); then $(MAKE) --no-print-directory $(COMPILED)/done && \
 	SEAMLESS_COMPILED=1 $(BIN)/python -m pytest -n 2 --dist worksteal -o pythonpath='$(COMPILED) .' \
-		tests/decision tests/test_examples.py tests/serving/test_server.py; \
+		tests/decision tests/test_examples.py tests/serving/test_app.py; \
 	else echo 'test-compiled: skipped, for there is no C compiler (cc), or no Python.h'; fi
 
 $(COMPILED)/done: $(VENV)/dev setup.py $(wildcard webhook/*.py webhook/*/*.py webhook/*/*/*.py)

@@ -19,7 +19,17 @@ from typing import Any, cast
 
 import jsonpatch
 
-from webhook.cluster.backfill import Care, Clock, Outcome, Plan, Run, Selection, Stop, Teller, plan
+from webhook.cluster.backfill import (
+    Clock,
+    Outcome,
+    Plan,
+    Reporter,
+    RolloutOptions,
+    Run,
+    Selection,
+    Stop,
+    plan,
+)
 from webhook.cluster.workloads import Workloads
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
@@ -34,8 +44,9 @@ from webhook.decision.workload import (
     strategy_type,
     template,
 )
+from webhook.rollout.order import Change, least_total, max_unavailable_pods
 from webhook.rollout.planners import Backfill
-from webhook.rollout.progress import Change, Progress, least_total, out_at_once, pods
+from webhook.rollout.progress import Progress, pods
 
 START_SECONDS = 10
 NODES = 40
@@ -126,7 +137,7 @@ class World:
 
     def _roll(self, kind: Kind, key: tuple[str, str, str], stored: Json) -> None:
         count = NODES if kind is DAEMON_SET else pods(kind, stored)
-        out = out_at_once(kind, {**stored, "status": {"desiredNumberScheduled": NODES}})
+        out = max_unavailable_pods(kind, {**stored, "status": {"desiredNumberScheduled": NODES}})
         ends = longest_native_sleep(stored) + 1
         ready = START_SECONDS + stored["spec"].get("minReadySeconds", 0)
         surge = 1 if kind not in (STATEFUL_SET, DAEMON_SET) else 0
@@ -225,7 +236,7 @@ def world(count: int, clock: Simulated) -> World:
     return made
 
 
-class Silent(Teller):
+class Silent(Reporter):
     """Listens to nobody."""
 
     def begun(self, change: Change, number: int, total: int) -> None:
@@ -258,12 +269,12 @@ def simulate(count: int, concurrent: int, poll: float = 5.0) -> Figures:
     clock = Simulated()
     there = world(count, clock)
     workloads = cast("Workloads", there)
-    judge = Backfill(Admission(Configuration(scope="cluster")))
-    found = plan(workloads, judge, Selection())
+    planner = Backfill(Admission(Configuration(scope="cluster")))
+    found = plan(workloads, planner, Selection())
     doing = Run(
         workloads,
-        judge,
-        Care(concurrent=concurrent, poll=poll),
+        planner,
+        RolloutOptions(concurrent=concurrent, poll=poll),
         Silent(),
         clock=clock,
         stop=Stop(clock),

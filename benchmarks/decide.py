@@ -19,7 +19,7 @@ import orjson
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
 from webhook.decision.partial import decoded
-from webhook.serving.app import tune_garbage_collector
+from webhook.serving.run import tune_garbage_collector
 
 Json = dict[str, Any]
 

@@ -29,6 +29,7 @@ from decide import admission_review, admitted, deployment
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
 from webhook.serving import app as server
+from webhook.serving import run
 from webhook.serving.metrics import Metrics
 from webhook.tls import certificates
 
@@ -57,11 +58,11 @@ def run_server(app: Callable[[], FastAPI], opened: socket.socket) -> None:
     context = certificates.new_context()
     pair = certificates.self_signed(["localhost"], certificates.utc_now())
     certificates.serve(context, pair)
-    server.tune_garbage_collector()
+    run.tune_garbage_collector()
     state = server.State()
     spare = socket.create_server(("127.0.0.1", 0))
     uvloop.run(
-        server.run(
+        run.run(
             webhook=app(),
             health=server.health_app(Metrics(), state, list),
             state=state,

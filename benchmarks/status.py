@@ -31,7 +31,7 @@ sys.path.insert(0, str(__import__("pathlib").Path(__file__).parent))
 from decide import admitted, deployment
 
 from webhook.cluster.client import Api, ApiError, connect
-from webhook.cluster.standings import PAGE
+from webhook.cluster.survey import PAGE
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
 

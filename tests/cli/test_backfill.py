@@ -19,9 +19,10 @@ from tests.cluster.rolling import Rolling, Ticks, bare
 from webhook import cli
 from webhook.cli import backfill, revert
 from webhook.cli.screen import Screen
-from webhook.cluster.backfill import End, Outcome
+from webhook.cluster.backfill import Outcome, Result
 from webhook.decision.workload import DEPLOYMENT, STATEFUL_SET
-from webhook.rollout.progress import Change, Progress
+from webhook.rollout.order import Change
+from webhook.rollout.progress import Progress
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def lines(output: str) -> list[Json]:
 
 
 def test_a_preview_tells_what_would_be_done_and_does_nothing(api: Rolling, command: Any) -> None:
-    """In which order, which pods restart, how long it takes, and what is put off."""
+    """In which order, which pods restart, how long it takes, and what is deferred."""
     api.place(workload("StatefulSet"), "db")
     api.place(deployment(), "web")
     api.place(deployment(paused=True), "held")
@@ -69,16 +70,16 @@ def test_a_preview_tells_what_would_be_done_and_does_nothing(api: Rolling, comma
     code, out, err = command("backfill")
     assert (code, err) == (0, "")
     assert out == (
-        "ORDER   NAMESPACE   NAME             RESTARTS   LEAST TIME   WHY\n"
-        "1       shop        deployment/web   3 pods     1m30s        would get pre-stop-sleep, "
+        "ORDER   NAMESPACE   NAME             RESTARTS   MIN. DURATION   WHY\n"
+        "1       shop        deployment/web   3 pods     1m30s           would get pre-stop-sleep, "
         "min-ready; pods would restart\n"
-        "2       shop        statefulset/db   3 pods     3m           would get pre-stop-sleep, "
+        "2       shop        statefulset/db   3 pods     3m              would get pre-stop-sleep, "
         "min-ready; pods would restart\n"
         "\n"
-        "NAMESPACE   NAME              PUT OFF\n"
+        "NAMESPACE   NAME              DEFERRED\n"
         "shop        deployment/held   it is paused\n"
         "\n"
-        "2 workloads would change of 4 looked at, 6 pods would restart, 1 put off; "
+        "2 workloads would change of 4 looked at, 6 pods would restart, 1 deferred; "
         "at least 4m30s, 1 rollout at a time\n"
         "nothing has been changed: --apply does it\n"
     )
@@ -92,7 +93,7 @@ def test_applied_it_tells_each_step_and_ends_with_a_table(api: Rolling, command:
     assert code == 0
     assert out.splitlines() == [
         (
-            "1 workload to change of 1 looked at, 3 pods to restart, 0 put off; "
+            "1 workload to change of 1 looked at, 3 pods to restart, 0 deferred; "
             "at least 1m30s, 1 rollout at a time"
         ),
         "shop/deployment/web: begun (1 of 1), 3 pods to restart, at least 1m30s",
@@ -118,7 +119,7 @@ def test_for_machines_every_line_is_an_object(api: Rolling, command: Any) -> Non
     api.place(deployment(paused=True), "held")
     code, out, _ = command("backfill", "-o", "json")
     assert code == 0
-    change, put_off, whole = lines(out)
+    change, deferred, whole = lines(out)
     assert change["patch"]
     assert {key: change[key] for key in ("event", "order", "kind", "namespace", "name")} == {
         "event": "change",
@@ -128,7 +129,7 @@ def test_for_machines_every_line_is_an_object(api: Rolling, command: Any) -> Non
         "name": "web",
     }
     assert (change["restarts"], change["pods"], change["leastSeconds"]) == (True, 3, 90)
-    assert (put_off["event"], put_off["name"]) == ("put-off", "held")
+    assert (deferred["event"], deferred["name"]) == ("put-off", "held")
     assert whole == {
         "event": "plan",
         "apply": False,
@@ -148,7 +149,7 @@ def test_for_machines_every_line_is_an_object(api: Rolling, command: Any) -> Non
 
 
 def test_a_failure_ends_with_1_and_says_how_to_go_on(api: Rolling, command: Any) -> None:
-    """Which workload, where to look, and what passes it by."""
+    """Which workload, where to look, and what skips it."""
     api.place(deployment(), "a")
     api.place(deployment(), "b")
     api.failing.add("a")
@@ -158,7 +159,7 @@ def test_a_failure_ends_with_1_and_says_how_to_go_on(api: Rolling, command: Any)
         "1 failed, 1 not begun",
         (
             "stopped, as shop/deployment/a failed: see kubectl describe -n shop "
-            "deployments.apps/a; --exclude shop/a passes it by"
+            "deployments.apps/a; --exclude shop/a skips it"
         ),
         "seamless backfill --apply goes on where it stands: what is done stays done",
     ]
@@ -324,14 +325,12 @@ def test_without_a_webhook_a_backfill_says_by_what_it_decides(
 
 
 def test_a_revert_in_scope_says_what_to_do_and_does_it_if_told(api: Rolling, command: Any) -> None:
-    """It is put off, or marked first."""
+    """It is deferred, or marked first."""
     before = bare(api.place(workload("StatefulSet"), "db"))
     command("backfill", "--apply")
     code, out, _ = command("revert", "--apply")
     assert code == 0
-    assert (
-        "put off   -      it is still in scope: withdraw its opt-in first, or say --disable" in out
-    )
+    assert "deferred   -      it is still in scope: remove the label first, or say --disable" in out
     code, out, _ = command("revert", "--apply", "--disable")
     assert code == 0
     assert out.splitlines()[-1] == "1 done"
@@ -388,7 +387,7 @@ def test_a_terminal_shows_a_bar_for_each_rollout_under_way() -> None:
         screen.moved(change, Progress("1 of 3 pods are [new]", pods=1))
         screen.line("[bold]a line[/bold]")
         screen.noted("")
-        screen.ended(Outcome(change, End.DONE, "done"))
+        screen.ended(Outcome(change, Result.DONE, "done"))
     shown = written.getvalue()
     assert "1 of 3 pods are [new]" in shown
     assert "[bold]a line[/bold]" in shown

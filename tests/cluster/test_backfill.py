@@ -14,18 +14,30 @@ from tests.builders import RECORD, Json, changed, deployment, record_of, templat
 from tests.cluster.fake_api import NAMESPACES, Fault, Request, once
 from tests.cluster.rolling import Rolling, Ticks, bare
 from webhook import VERSION
-from webhook.cluster.backfill import Care, End, Outcome, Plan, Run, Selection, Stop, Teller, plan
+from webhook.cluster.backfill import (
+    Outcome,
+    Plan,
+    Reporter,
+    Result,
+    RolloutOptions,
+    Run,
+    Selection,
+    Stop,
+    plan,
+)
 from webhook.cluster.client import Backoff
 from webhook.cluster.workloads import Workloads
 from webhook.decision.configuration import Configuration, decided_by, digest
 from webhook.decision.workload import DAEMON_SET, DEPLOYMENT, ROLLOUT, STATEFUL_SET
-from webhook.rollout.planners import Backfill, Judge, Revert
-from webhook.rollout.progress import Change, Progress, Window
+from webhook.rollout.order import Change
+from webhook.rollout.planners import Backfill, Planner, Revert
+from webhook.rollout.progress import Progress
+from webhook.rollout.window import Window
 
 WHOLE_CLUSTER = {"scope": "cluster"}
 
 
-class Heard(Teller):
+class Heard(Reporter):
     """What a run has told."""
 
     def __init__(self) -> None:
@@ -41,7 +53,7 @@ class Heard(Teller):
 
     def ended(self, outcome: Outcome) -> None:
         """Note it."""
-        self.lines.append(f"{outcome.end} {outcome.change.name}")
+        self.lines.append(f"{outcome.result} {outcome.change.name}")
 
     def noted(self, text: str, change: Change | None = None) -> None:
         """Note it."""
@@ -51,7 +63,7 @@ class Heard(Teller):
 class Doing:
     """A run, and all that belongs to it."""
 
-    def __init__(self, api: Rolling, judge: Judge, **care: Any) -> None:
+    def __init__(self, api: Rolling, planner: Planner, **rollout_options: Any) -> None:
         self.api = api
         self.clock = Ticks(api.step)
         self.stop = Stop(self.clock)
@@ -59,11 +71,11 @@ class Doing:
         self.workloads = Workloads(
             api.api(), page=7, wait=self.stop.wait, backoff=lambda: Backoff(spread=lambda: 0)
         )
-        self.judge = judge
+        self.planner = planner
         self.run = Run(
             self.workloads,
-            judge,
-            Care(**{"webhook": api.admission is not None, **care}),
+            planner,
+            RolloutOptions(**{"webhook": api.admission is not None, **rollout_options}),
             self.heard,
             clock=self.clock,
             stop=self.stop,
@@ -72,14 +84,14 @@ class Doing:
 
     def plan(self, selection: Selection | None = None) -> Plan:
         """Make a plan."""
-        return plan(self.workloads, self.judge, selection or Selection())
+        return plan(self.workloads, self.planner, selection or Selection())
 
     def carry_out(self, selection: Selection | None = None) -> dict[str, str]:
         """Plan and do it; gives what became of each, by name."""
         found = self.plan(selection)
         self.run.carry_out(found.groups)
-        ended = [*found.put_off, *self.run.outcomes]
-        return {each.change.name: f"{each.end}: {each.text}" for each in ended}
+        ended = [*found.deferred, *self.run.outcomes]
+        return {each.change.name: f"{each.result}: {each.text}" for each in ended}
 
 
 @pytest.fixture
@@ -91,9 +103,9 @@ def api() -> Iterator[Rolling]:
     server.close()
 
 
-def backfill(api: Rolling, configuration: Json | None = None, **care: Any) -> Doing:
+def backfill(api: Rolling, configuration: Json | None = None, **rollout_options: Any) -> Doing:
     """Make a backfill."""
-    return Doing(api, Backfill(api.decider(configuration or WHOLE_CLUSTER)), **care)
+    return Doing(api, Backfill(api.decider(configuration or WHOLE_CLUSTER)), **rollout_options)
 
 
 @pytest.mark.parametrize("webhook", [True, False])
@@ -119,9 +131,9 @@ def test_a_backfill_patches_what_is_in_scope_and_awaits_it(api: Rolling, *, webh
     assert not doing.plan().changes
 
 
-# --- what is put off -----------------------------------------------------------------------------
+# --- what is deferred -----------------------------------------------------------------------------
 
-PUT_OFF: list[tuple[str, Json, Callable[[Rolling], object], str]] = [
+DEFERRED: list[tuple[str, Json, Callable[[Rolling], object], str]] = [
     ("paused", deployment(paused=True), lambda _: None, "it is paused"),
     (
         "on-delete",
@@ -151,8 +163,8 @@ PUT_OFF: list[tuple[str, Json, Callable[[Rolling], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "spoil", "reason"), PUT_OFF, ids=lambda x: str(x)[:9])
-def test_what_is_no_moment_for_a_change_is_put_off(
+@pytest.mark.parametrize(("name", "given", "spoil", "reason"), DEFERRED, ids=lambda x: str(x)[:9])
+def test_what_is_no_moment_for_a_change_is_deferred(
     api: Rolling, name: str, given: Json, spoil: Callable[[Rolling], object], reason: str
 ) -> None:
     """It is told, never forced, and holds nothing else up."""
@@ -161,12 +173,12 @@ def test_what_is_no_moment_for_a_change_is_put_off(
     spoil(api)
     ended = backfill(api).carry_out()
     assert ended.pop("ok").startswith("done")
-    assert ended[name].startswith("put off: ")
+    assert ended[name].startswith("deferred: ")
     assert reason in ended[name]
     assert [name for name, _, _ in api.patches] == ["ok"]
 
 
-def test_what_has_become_no_moment_for_a_change_is_put_off_when_its_turn_comes(
+def test_what_has_become_no_moment_for_a_change_is_deferred_when_its_turn_comes(
     api: Rolling,
 ) -> None:
     """The plan may be hours old."""
@@ -179,7 +191,7 @@ def test_what_has_become_no_moment_for_a_change_is_put_off_when_its_turn_comes(
         "seamless-rollouts.dev/inject": "disabled"
     }
     doing.run.carry_out(found.groups)
-    assert [str(each.end) for each in doing.run.outcomes] == ["unchanged", "put off"]
+    assert [str(each.result) for each in doing.run.outcomes] == ["unchanged", "deferred"]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +210,7 @@ def test_a_budget_counts_where_it_selects_the_pods(
     api.place(deployment(), "web")
     api.budget("budget", allowed, **selector)
     found = backfill(api).plan()
-    assert bool(found.put_off) == held
+    assert bool(found.deferred) == held
     assert bool(found.changes) != held
 
 
@@ -219,7 +231,7 @@ def test_the_first_rollout_that_fails_ends_the_run(api: Rolling) -> None:
     ended = again.carry_out()
     # It is patched: nothing is left to do with it, but it is not well.
     assert ended.pop("b").startswith(
-        "put off: nothing is left to do with it, but it is unhealthy: its progress deadline"
+        "deferred: nothing is left to do with it, but it is unhealthy: its progress deadline"
     )
     assert {name: text[:4] for name, text in ended.items()} == {"c": "done"}
 
@@ -271,7 +283,7 @@ def test_a_conflict_is_decided_anew(api: Rolling) -> None:
     assert len(api.patches) == 1
 
 
-def test_conflicts_without_end_are_put_off(api: Rolling) -> None:
+def test_conflicts_without_end_are_deferred(api: Rolling) -> None:
     """As with a controller that fights: five times, and it goes on with the others."""
     api.place(deployment(), "a")
     api.place(deployment(), "b")
@@ -282,7 +294,7 @@ def test_conflicts_without_end_are_put_off(api: Rolling) -> None:
 
     api.before_patch.append(edit)
     ended = backfill(api).carry_out()
-    assert ended["a"] == "put off: others changed it, 5 times in a row"
+    assert ended["a"] == "deferred: others changed it, 5 times in a row"
     assert ended["b"].startswith("done")
 
 
@@ -305,7 +317,7 @@ def test_what_is_deleted_midway_is_passed_over(api: Rolling, when: str) -> None:
     else:
         api.on_step.append(delete)
     doing.run.carry_out(found.groups)
-    assert [str(each.end) for each in doing.run.outcomes] == ["gone", "done"]
+    assert [str(each.result) for each in doing.run.outcomes] == ["gone", "done"]
     assert not doing.run.failed
 
 
@@ -328,7 +340,7 @@ def test_throttling_and_lost_connections_are_waited_for(api: Rolling) -> None:
     api.faults += [once(Fault(429, {"Retry-After": "20"})), once(Fault(503), times=2)]
     api.faults.append(once(Fault(0), times=2))
     doing.run.carry_out(found.groups)
-    assert doing.run.outcomes[0].end is End.DONE
+    assert doing.run.outcomes[0].result is Result.DONE
     assert doing.clock.passed - before > 20
 
 
@@ -347,7 +359,7 @@ def test_no_answer_while_a_rollout_is_under_way_is_waited_out(api: Rolling) -> N
 
     api.faults.append(away)
     doing.run.carry_out(found.groups)
-    assert doing.run.outcomes[0].end is End.DONE
+    assert doing.run.outcomes[0].result is Result.DONE
     assert doing.clock.passed > end
 
 
@@ -418,7 +430,7 @@ def test_a_right_that_is_lost_midway_leaves_what_is_under_way(api: Rolling) -> N
     api.faults.append(late)
     doing.run.carry_out(found.groups)
     (left,) = doing.run.outcomes
-    assert (left.end, left.text) == (End.LEFT, "1 of 8 pods are new")
+    assert (left.result, left.text) == (Result.LEFT, "1 of 8 pods are new")
     assert "verbs [get]" in str(doing.run.error)
     assert doing.run.not_begun == 1
 
@@ -433,7 +445,7 @@ def test_a_patch_whose_answer_never_came_may_have_been_made(api: Rolling) -> Non
     api.on_step.append(lambda: doing.stop.ask(leave=True))
     doing.run.carry_out(found.groups)
     (left,) = doing.run.outcomes
-    assert (left.end, left.text) == (End.LEFT, "it was asked for, and no answer came")
+    assert (left.result, left.text) == (Result.LEFT, "it was asked for, and no answer came")
 
 
 # --- ending and going on -------------------------------------------------------------------------
@@ -483,7 +495,7 @@ def test_what_is_left_in_the_middle_of_a_wait_is_left_at_once(api: Rolling) -> N
     assert doing.run.not_begun == 1
 
 
-# --- with care -----------------------------------------------------------------------------------
+# --- how rollouts are made -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("concurrent", [1, 3])
@@ -543,8 +555,8 @@ def test_without_restarts_only_what_lies_outside_the_template_comes_in(api: Roll
         before = copy.deepcopy(api.place(deployment(), name))
         if webhook:
             api.install(WHOLE_CLUSTER)
-        judge = Backfill(api.decider(WHOLE_CLUSTER), restart=False)
-        doing = Doing(api, judge, webhook=webhook)
+        planner = Backfill(api.decider(WHOLE_CLUSTER), restart=False)
+        doing = Doing(api, planner, webhook=webhook)
         assert doing.carry_out()[name].startswith("done")
         stored = api.stored(DEPLOYMENT, name)
         assert template_of(stored) == template_of(before)
@@ -686,7 +698,7 @@ def test_what_is_still_in_scope_is_marked_first_if_asked(api: Rolling, *, webhoo
 
 
 def test_a_revert_is_as_careful_as_a_backfill(api: Rolling) -> None:
-    """Paused is put off, and the first that fails ends it."""
+    """Paused is deferred, and the first that fails ends it."""
     for name in "abc":
         api.place(deployment(), name)
     backfill(api).carry_out()
@@ -694,7 +706,7 @@ def test_a_revert_is_as_careful_as_a_backfill(api: Rolling) -> None:
     api.failing.add("b")
     doing = Doing(api, Revert(None))
     ended = doing.carry_out()
-    assert ended["a"] == "put off: it is paused"
+    assert ended["a"] == "deferred: it is paused"
     assert ended["b"].startswith("failed")
     assert doing.run.not_begun == 1
 
@@ -707,10 +719,10 @@ def decides_by(api: Rolling, configuration: Json) -> None:
     api.admission = api.decider(configuration)
 
 
-def agreeing(api: Rolling, **care: Any) -> Doing:
+def agreeing(api: Rolling, **rollout_options: Any) -> Doing:
     """Make a backfill that asks what the webhook decides by."""
     wanted = decided_by(digest(Configuration.model_validate(WHOLE_CLUSTER)))
-    return backfill(api, webhook=True, decided_by=wanted, **care)
+    return backfill(api, webhook=True, decided_by=wanted, **rollout_options)
 
 
 def test_a_webhook_that_decides_by_another_configuration_ends_the_run(api: Rolling) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.backfill import simulate
-from webhook.cluster.backfill import End
+from webhook.cluster.backfill import Result
 
 
 @pytest.mark.parametrize("concurrent", [1, 5])
@@ -14,7 +14,7 @@ def test_a_thousand_workloads_come_in_with_no_more_pods_out_than_a_few_rollouts_
 ) -> None:
     """All of them, and never more at once than the riskiest few could take away."""
     found = simulate(1000, concurrent, poll=10)
-    assert [each.end for each in found.run.outcomes] == [End.DONE] * 1000
+    assert [each.result for each in found.run.outcomes] == [Result.DONE] * 1000
     assert found.most_rollouts == concurrent
     riskiest = sorted((each.out for each in found.plan.changes), reverse=True)
     assert 0 < found.most_out <= sum(riskiest[:concurrent])

@@ -26,11 +26,11 @@ from tests.builders import (
 from tests.cluster.fake_api import NAMESPACES
 from tests.cluster.rolling import Rolling, Ticks, bare
 from tests.cluster.test_backfill import Heard
-from webhook.cluster.backfill import Care, Run, Selection, Stop, plan
-from webhook.cluster.standings import Survey, survey
+from webhook.cluster.backfill import RolloutOptions, Run, Selection, Stop, plan
+from webhook.cluster.survey import Survey, survey
 from webhook.cluster.workloads import Workloads
 from webhook.decision.configuration import Configuration
-from webhook.rollout.planners import Backfill, Judge, Revert
+from webhook.rollout.planners import Backfill, Planner, Revert
 
 SPACES = ("bank", "post", "shop", "zoo")
 
@@ -94,21 +94,27 @@ class Sequence:
         del clock
         return Workloads(self.api.api(), page=33, wait=stop.wait)
 
-    def run(self, judge: Judge, *, webhook: bool = True) -> Counter[str]:
+    def run(self, planner: Planner, *, webhook: bool = True) -> Counter[str]:
         """Carry out whatever there is to do; gives how much of it ended how."""
         clock = Ticks(self.api.step)
         stop = Stop(clock)
         workloads = self.workloads(clock, stop)
-        found = plan(workloads, judge, Selection())
-        assert not found.put_off
-        care = Care(concurrent=8, webhook=webhook)
+        found = plan(workloads, planner, Selection())
+        assert not found.deferred
+        rollout_options = RolloutOptions(concurrent=8, webhook=webhook)
         heard = Heard()
         doing = Run(
-            workloads, judge, care, heard, clock=clock, stop=stop, refresh=lambda _name: None
+            workloads,
+            planner,
+            rollout_options,
+            heard,
+            clock=clock,
+            stop=stop,
+            refresh=lambda _name: None,
         )
         doing.carry_out(found.groups)
         assert not [line for line in heard.lines if line.startswith("note")]
-        return Counter(str(each.end) for each in doing.outcomes)
+        return Counter(str(each.result) for each in doing.outcomes)
 
     def backfill(self) -> Counter[str]:
         """Bring everything in."""
@@ -172,9 +178,9 @@ def test_what_was_brought_in_and_up_to_date_and_taken_out_is_what_it_was(
     assert not sequence.backfill()
 
     sequence.label(None)
-    judge = Revert(sequence.api.decider(sequence.configuration))
-    assert sequence.run(judge)["done"] == in_scope["unpatched"]
-    assert not sequence.run(judge)
+    planner = Revert(sequence.api.decider(sequence.configuration))
+    assert sequence.run(planner)["done"] == in_scope["unpatched"]
+    assert not sequence.run(planner)
     after = objects(sequence.api)
     assert [key for key in before if before[key] != after[key]] == []
 

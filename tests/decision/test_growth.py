@@ -13,7 +13,7 @@ from tests.decision import growth
 from tests.decision.growth import GROWING, body_of, check_growth, check_memory, seconds
 from webhook.decision.admission import Admission
 from webhook.decision.workload import DEPLOYMENT
-from webhook.rollout.state import standing
+from webhook.rollout.state import workload_state
 
 LENIENT = admission({"invalidSettings": "warn", "applyDefaultsTo": "all"}, namespace=namespaces())
 SIZES = {
@@ -73,7 +73,7 @@ def test_a_workload_of_the_cluster_with_thousands_of_gates_is_surveyed_in_linear
         best = []
         for _ in range(3):
             start = time.process_time()
-            found = standing(DEFAULT, DEPLOYMENT, new)
+            found = workload_state(DEFAULT, DEPLOYMENT, new)
             best.append(time.process_time() - start)
             assert found.changes
         return min(best)

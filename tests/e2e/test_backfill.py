@@ -180,7 +180,7 @@ def test_a_budget_that_allows_nothing_puts_off_what_restarts(
     }
     shop.kubectl("apply", "-f", "-", given=budget)
     assert run(backfill, shop, controllers, "--apply") == 0
-    assert "3 put off" in capsys.readouterr().out.splitlines()[-1]
+    assert "3 deferred" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_webhook_that_is_away_ends_a_backfill_and_stops_no_revert(

@@ -63,7 +63,8 @@ from webhook.precheck.targets import parse_duration, parse_require, parse_target
 from webhook.rollout.simulation import SimulationError, simulate
 from webhook.rollout.timings import Timings, TimingsError
 from webhook.rollout.timings import parse as parse_timings
-from webhook.serving.app import Limits, State, webhook_app
+from webhook.serving.app import State, webhook_app
+from webhook.serving.load import Limits
 from webhook.serving.metrics import Metrics
 
 Harness = Callable[[bytes], None]

@@ -27,15 +27,15 @@ from tests.decision.apiserver import fill_in
 from webhook.decision.admission import DECIDED_AFRESH
 from webhook.decision.workload import DEPLOYMENT
 from webhook.decision.workload import KINDS as BY_NAME
-from webhook.rollout.planners import BACKFILL, MARK, NO_RESTART, REVERT, Backfill, Revert, Verdict
+from webhook.rollout.planners import BACKFILL, MARK, NO_RESTART, REVERT, Action, Backfill, Revert
 
 EVERYTHING = admission({"scope": "cluster"}, namespace=namespaces({}))
 NOTHING = admission({}, namespace=namespaces({}))
 
 
-def done(given: Json, verdict: Verdict) -> Json:
+def done(given: Json, action: Action) -> Json:
     """Give a workload as the whole patch makes it."""
-    return apply(copy.deepcopy(given), verdict.operations)
+    return apply(copy.deepcopy(given), action.operations)
 
 
 def min_ready(kind: str) -> tuple[str, ...]:
@@ -53,12 +53,12 @@ def test_the_field_managers_are_those_that_the_webhook_decides_afresh() -> None:
 def test_a_backfill_makes_what_the_webhook_would_have_made(kind: str) -> None:
     """And has nothing to do with it afterwards."""
     given = fill_in(workload(kind))
-    judge = Backfill(EVERYTHING)
-    verdict = judge.judge(BY_NAME[kind], given)
-    assert done(given, verdict) == after(given, by=EVERYTHING)
-    assert verdict.restarts
-    assert verdict.settings == ("pre-stop-sleep", *min_ready(kind))
-    again = judge.judge(BY_NAME[kind], done(given, verdict))
+    planner = Backfill(EVERYTHING)
+    action = planner.plan(BY_NAME[kind], given)
+    assert done(given, action) == after(given, by=EVERYTHING)
+    assert action.restarts
+    assert action.settings == ("pre-stop-sleep", *min_ready(kind))
+    again = planner.plan(BY_NAME[kind], done(given, action))
     assert (again.operations, again.done) == ((), True)
 
 
@@ -76,17 +76,17 @@ def test_a_backfill_makes_what_the_webhook_would_have_made(kind: str) -> None:
 def test_a_backfill_has_nothing_to_do_with_what_is_out_of_scope(given: Json) -> None:
     """Nor does it put it off."""
     kind = BY_NAME[given.get("kind", "Deployment")]
-    verdict = Backfill(EVERYTHING).judge(kind, given)
-    assert not verdict.operations
-    assert not verdict.put_off
+    action = Backfill(EVERYTHING).plan(kind, given)
+    assert not action.operations
+    assert not action.deferred
 
 
 def test_a_withdrawn_opt_in_is_no_backfills_business() -> None:
     """What is injected still is revert's to take out."""
     given = after(deployment(), by=EVERYTHING)
-    verdict = Backfill(NOTHING).judge(DEPLOYMENT, given)
-    assert (verdict.operations, verdict.put_off) == ((), False)
-    assert Revert(NOTHING).judge(DEPLOYMENT, given).operations
+    action = Backfill(NOTHING).plan(DEPLOYMENT, given)
+    assert (action.operations, action.deferred) == ((), False)
+    assert Revert(NOTHING).plan(DEPLOYMENT, given).operations
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,11 +96,11 @@ def test_a_revert_gives_back_what_the_user_wrote(kind: str, scope: Any) -> None:
     given = fill_in(workload(kind, says={"precheck": "db:5432"}))
     given["metadata"]["annotations"] = {"team": "a", **given["metadata"]["annotations"]}
     injected = fill_in(after(given, by=EVERYTHING))
-    verdict = Revert(scope).judge(BY_NAME[kind], injected)
-    assert verdict.restarts
-    assert done(injected, verdict) == given
-    assert verdict.asked == ()
-    assert verdict.settings == ("pre-stop-sleep", *min_ready(kind), "precheck")
+    action = Revert(scope).plan(BY_NAME[kind], injected)
+    assert action.restarts
+    assert done(injected, action) == given
+    assert action.asked == ()
+    assert action.settings == ("pre-stop-sleep", *min_ready(kind), "precheck")
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_a_revert_reaches_what_the_webhook_no_longer_looks_at(scope: Any) -> Non
     """Excluded since, of a kind that is left out, or in a namespace that says so."""
     given = fill_in(deployment())
     injected = after(given, by=EVERYTHING)
-    assert done(injected, Revert(scope).judge(DEPLOYMENT, injected)) == given
+    assert done(injected, Revert(scope).plan(DEPLOYMENT, injected)) == given
 
 
 def test_what_the_user_has_changed_since_stays() -> None:
     """A revert takes out what is recorded, and no more."""
     injected = after(fill_in(deployment()), by=EVERYTHING)
     edited = template_changed(injected, "terminationGracePeriodSeconds", to=99)
-    back = done(edited, Revert(None).judge(DEPLOYMENT, edited))
+    back = done(edited, Revert(None).plan(DEPLOYMENT, edited))
     assert back == template_changed(fill_in(deployment()), "terminationGracePeriodSeconds", to=99)
 
 
@@ -135,15 +135,15 @@ def test_what_is_in_scope_is_marked_in_the_same_patch(annotations: Json | None) 
     if annotations is not None:
         given["metadata"]["annotations"] = annotations
     injected = after(given, by=EVERYTHING)
-    assert Revert(EVERYTHING).judge(DEPLOYMENT, injected).put_off
-    verdict = Revert(EVERYTHING, disable=True).judge(DEPLOYMENT, injected)
+    assert Revert(EVERYTHING).plan(DEPLOYMENT, injected).deferred
+    action = Revert(EVERYTHING, disable=True).plan(DEPLOYMENT, injected)
     marked = copy.deepcopy(given)
     marked["metadata"]["annotations"] = {**(annotations or {}), MARK: "disabled"}
-    assert done(injected, verdict) == marked
-    asked = apply(copy.deepcopy(injected), verdict.asked)
+    assert done(injected, action) == marked
+    asked = apply(copy.deepcopy(injected), action.asked)
     by_webhook = decide(asked, injected, EVERYTHING, options={"fieldManager": REVERT})
     assert apply(asked, by_webhook.operations) == marked
-    again = Revert(EVERYTHING, disable=True).judge(DEPLOYMENT, marked)
+    again = Revert(EVERYTHING, disable=True).plan(DEPLOYMENT, marked)
     assert (again.operations, again.done) == ((), True)
 
 
@@ -153,5 +153,5 @@ def test_a_record_that_names_nothing_goes_and_changes_nothing_else(text: str) ->
     given = fill_in(deployment(metadata={"annotations": {"team": "a"}}))
     forged_one = copy.deepcopy(given)
     forged_one["metadata"]["annotations"][RECORD] = text
-    assert done(forged_one, Revert(None).judge(DEPLOYMENT, forged_one)) == given
-    assert not Revert(None).judge(DEPLOYMENT, given).operations
+    assert done(forged_one, Revert(None).plan(DEPLOYMENT, forged_one)) == given
+    assert not Revert(None).plan(DEPLOYMENT, given).operations

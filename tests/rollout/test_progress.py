@@ -1,10 +1,8 @@
-"""How far a rollout is, whether it may begin, which comes first, and when."""
+"""How far a rollout is, whether it may begin, and when it has failed."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -18,20 +16,12 @@ from webhook.decision.workload import (
     Kind,
 )
 from webhook.rollout.progress import (
-    Change,
-    Window,
+    blocker,
     blocking_budget,
-    hindrance,
-    least_seconds,
-    least_total,
-    ordered,
-    out_at_once,
-    patience,
-    pods,
     progress,
+    progress_timeout,
     rolls,
     selects,
-    window,
 )
 
 
@@ -160,14 +150,14 @@ def test_a_status_that_holds_anything_is_read() -> None:
 
 def test_what_is_paused_or_rolling_or_unhealthy_may_not_begin() -> None:
     """And says why; what is settled may."""
-    assert hindrance(DEPLOYMENT, stored("Deployment", SETTLED["Deployment"]), restarts=True) is None
+    assert blocker(DEPLOYMENT, stored("Deployment", SETTLED["Deployment"]), restarts=True) is None
     paused = stored("Deployment", SETTLED["Deployment"], paused=True)
-    assert hindrance(DEPLOYMENT, paused, restarts=False) == "it is paused"
+    assert blocker(DEPLOYMENT, paused, restarts=False) == "it is paused"
     under_way = stored("Deployment", {**SETTLED["Deployment"], "updatedReplicas": 1})
-    assert "rolling" in str(hindrance(DEPLOYMENT, under_way, restarts=True))
+    assert "rolling" in str(blocker(DEPLOYMENT, under_way, restarts=True))
     assert rolls(DEPLOYMENT, under_way)
     crashing = stored("Deployment", {**SETTLED["Deployment"], "availableReplicas": 1})
-    assert "available" in str(hindrance(DEPLOYMENT, crashing, restarts=True))
+    assert "available" in str(blocker(DEPLOYMENT, crashing, restarts=True))
     assert not rolls(DEPLOYMENT, crashing)
 
 
@@ -176,8 +166,8 @@ def test_on_delete_stands_only_in_the_way_of_restarts(kind: Kind) -> None:
     """A field outside the template waits for no pod to be deleted."""
     given = stored(kind.name, SETTLED[kind.name], updateStrategy={"type": "OnDelete"})
     given["status"] |= {"updatedNumberScheduled": 0, "updatedReplicas": 0, "updateRevision": "b"}
-    assert "OnDelete" in str(hindrance(kind, given, restarts=True))
-    assert hindrance(kind, given, restarts=False) is None
+    assert "OnDelete" in str(blocker(kind, given, restarts=True))
+    assert blocker(kind, given, restarts=False) is None
 
 
 @pytest.mark.parametrize(
@@ -216,41 +206,7 @@ def test_a_budget_of_no_pods_stands_in_nobodys_way() -> None:
     assert blocking_budget([budget], DEPLOYMENT, given) is None
 
 
-# --- how long, how many --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kind", "fields", "out"),
-    [
-        ("Deployment", {}, 0),
-        ("Deployment", {"replicas": 8}, 2),
-        ("Deployment", rolling(maxUnavailable="50%", maxSurge=0), 1),
-        ("Deployment", rolling(maxUnavailable="1%", maxSurge=0), 1),
-        ("Deployment", rolling(maxUnavailable=9, maxSurge=0), 3),
-        ("Deployment", {"strategy": {"type": "Recreate"}}, 3),
-        ("Deployment", {"replicas": 0}, 0),
-        ("StatefulSet", {}, 1),
-        ("StatefulSet", rolling("StatefulSet", maxUnavailable=2), 2),
-        ("DaemonSet", {}, 1),
-        ("DaemonSet", rolling("DaemonSet", maxUnavailable="50%"), 2),
-        ("DaemonSet", rolling("DaemonSet", maxUnavailable=0, maxSurge=1), 0),
-        ("Rollout", {"strategy": {"canary": {"maxUnavailable": 2}}}, 2),
-        ("Rollout", {"strategy": {"canary": {}}, "replicas": 8}, 2),
-        ("Rollout", {"strategy": {"blueGreen": {}}}, 0),
-    ],
-)
-def test_how_many_pods_a_rollout_may_take_away_is_told(kind: str, fields: Json, out: int) -> None:
-    """Percentages of what is unavailable round down for Deployments, up for DaemonSets."""
-    assert out_at_once(KINDS[kind], stored(kind, SETTLED[kind], **fields)) == out
-
-
-def test_a_daemon_set_takes_as_long_as_its_nodes() -> None:
-    """Known by its status; unlike the estimate, which knows manifests alone."""
-    given = stored("DaemonSet", SETTLED["DaemonSet"], minReadySeconds=20)
-    assert pods(DAEMON_SET, given) == 3
-    assert least_seconds(DAEMON_SET, given) == 60
-    assert least_seconds(ROLLOUT, stored("Rollout", {}, minReadySeconds=20)) == 20
-    assert least_seconds(DAEMON_SET, stored("DaemonSet", {}, minReadySeconds=20)) == 0
+# --- when it has failed ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -268,100 +224,6 @@ def test_a_daemon_set_takes_as_long_as_its_nodes() -> None:
         ),
     ],
 )
-def test_patience_follows_from_the_settings(kind: str, fields: Json, seconds: int) -> None:
+def test_the_progress_timeout_follows_the_settings(kind: str, fields: Json, seconds: int) -> None:
     """The deadline where there is one, the grace period, pauses, and a minute."""
-    assert patience(KINDS[kind], stored(kind, {}, **fields)) == seconds
-
-
-# --- which first ---------------------------------------------------------------------------------
-
-
-def change(name: str, kind: Kind = DEPLOYMENT, namespace: str = "shop", **fields: Any) -> Change:
-    """Give a change that restarts three pods, none of them out."""
-    return Change(kind, namespace, name, **{"restarts": True, "pods": 3, "seconds": 60, **fields})
-
-
-def test_the_least_risky_comes_first() -> None:
-    """No restart, nobody out, a few out, nodes, state, all at once; then the fewest pods."""
-    wanted = [
-        change("quiet", restarts=False, pods=50, out=50),
-        change("asleep", pods=0),
-        change("safe", pods=2),
-        change("safe-but-larger", pods=9),
-        change("a-few", out=1),
-        change("nodes", DAEMON_SET, out=1),
-        change("state", STATEFUL_SET, out=1),
-        change("alone", pods=1, out=1),
-        change("all", out=3),
-    ]
-    wanted[:2] = wanted[1::-1]  # neither restarts a pod: the one with fewer comes first
-    for given in (wanted, wanted[::-1]):
-        assert [each.name for each in ordered(given)[0]] == [each.name for each in wanted]
-
-
-def test_namespaces_come_whole_and_the_least_risky_first() -> None:
-    """By their riskiest workload, then by pods; what is rolling already comes before all."""
-    found = ordered(
-        [
-            change("state", STATEFUL_SET, "a", out=1),
-            change("quiet", namespace="a", restarts=False),
-            change("large", namespace="b", pods=30),
-            change("small", namespace="c"),
-            change("rolling", namespace="z", begun=True),
-        ]
-    )
-    names = [[each.name for each in group] for group in found]
-    assert names == [["rolling"], ["small"], ["large"], ["quiet", "state"]]
-    assert found[0][0].place == "z/deployment/rolling"
-
-
-def test_the_least_time_of_the_whole_counts_what_runs_at_once() -> None:
-    """Groups one after the other; what restarts nothing takes no time."""
-    one = [change(str(index)) for index in range(4)]
-    quiet = [change("quiet", restarts=False)]
-    assert least_total([one, quiet, one], 1) == 480
-    assert least_total([one, quiet, one], 2) == 240
-    assert least_total([one], 9) == 60
-    assert least_total([one], 1, 10) == 240 + 30
-    assert least_total([], 1) == 0
-
-
-# --- when ----------------------------------------------------------------------------------------
-
-BERLIN = ZoneInfo("Europe/Berlin")
-
-
-@pytest.mark.parametrize(
-    ("text", "at", "is_open"),
-    [
-        ("22:00-06:00", "2026-03-02T21:59:59+00:00", False),
-        ("22:00-06:00", "2026-03-02T22:00:00+00:00", True),
-        ("22:00-06:00", "2026-03-03T05:59:59+00:00", True),
-        ("22:00-06:00", "2026-03-03T06:00:00+00:00", False),
-        ("09:00-17:00", "2026-03-03T12:00:00+00:00", True),
-        ("09:00-17:00", "2026-03-03T08:59:00+00:00", False),
-        ("00:00-23:59", "2026-03-03T00:00:00+00:00", True),
-    ],
-)
-def test_a_window_is_open_from_its_start_to_its_end(text: str, at: str, *, is_open: bool) -> None:
-    """Over midnight, too."""
-    assert window(text, UTC).is_open(datetime.fromisoformat(at)) == is_open
-
-
-def test_a_window_follows_the_clock_on_the_wall_of_its_zone() -> None:
-    """02:30 comes not at all in the night that loses an hour, and twice in the one that wins it."""
-    night = Window(time(2, 30), time(4, 0), BERLIN)
-    lost = [
-        datetime(2026, 3, 29, hour, minute, tzinfo=UTC) for hour in (0, 1) for minute in (30, 59)
-    ]
-    assert [night.is_open(each) for each in lost] == [False, False, True, True]
-    twice = [datetime(2026, 10, 25, hour, 45, tzinfo=UTC) for hour in range(4)]
-    assert [night.is_open(each) for each in twice] == [True, True, True, False]
-    assert window("22:00-06:00", BERLIN).is_open(datetime(2026, 7, 1, 20, 30, tzinfo=UTC))
-
-
-@pytest.mark.parametrize("text", ["", "22-6", "22:00", "24:00-06:00", "22:60-06:00", "6:00-6:00"])
-def test_what_is_no_window_is_told(text: str) -> None:
-    """And what is."""
-    with pytest.raises(ValueError, match="expected two times of day such as 22:00-06:00"):
-        window(text)
+    assert progress_timeout(KINDS[kind], stored(kind, {}, **fields)) == seconds

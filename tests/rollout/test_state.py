@@ -29,7 +29,7 @@ from tests.builders import (
 from webhook.decision import workload as kinds
 from webhook.decision.admission import Admission
 from webhook.decision.mutations.model import ServerVersion
-from webhook.rollout.state import STATES, Standing, standing
+from webhook.rollout.state import STATES, WorkloadState, workload_state
 
 NOBODY = namespaces({})
 """Every namespace is known, and says nothing."""
@@ -44,10 +44,10 @@ EVERYTHING = cluster_scope()
 OPT_IN = admission(namespace=NOBODY)
 
 
-def stands(given: Json, by: Admission = EVERYTHING) -> Standing:
+def stands(given: Json, by: Admission = EVERYTHING) -> WorkloadState:
     """Tell where a workload stands, and see that it was left as it was."""
     before = canonical(given)
-    found = standing(by, kinds.KINDS[given.get("kind", "Deployment")], given)
+    found = workload_state(by, kinds.KINDS[given.get("kind", "Deployment")], given)
     assert canonical(given) == before
     assert found.state in STATES
     assert "\n" not in found.reason
@@ -72,7 +72,7 @@ def test_what_has_passed_the_webhook_is_patched(kind: str) -> None:
     found = stands(after(workload(kind), by=EVERYTHING))
     assert found.state == "patched"
     more = "" if kind == "DaemonSet" else ", min-ready"
-    assert found.reason == f"bears pre-stop-sleep{more}"
+    assert found.reason == f"has pre-stop-sleep{more}"
     assert found.injected
     assert not found.decision.operations
     assert not found.changes
@@ -364,7 +364,7 @@ def test_an_unexpected_error_is_told_and_hurts_nobody_else(
     by = cluster_scope()
     by.namespaces = lambda name: 1 // 0 if name else None
     with caplog.at_level(logging.ERROR, "webhook"):
-        found = standing(by, kinds.DEPLOYMENT, deployment())
+        found = workload_state(by, kinds.DEPLOYMENT, deployment())
     assert found.state == "unpatched"
     assert found.decision.skipped == "error"
     assert "unexpected error (ZeroDivisionError)" in found.reason
@@ -379,7 +379,7 @@ def test_what_is_nested_too_deeply_is_out_of_scope() -> None:
         raise RecursionError
 
     by.namespaces = too_deep
-    found = standing(by, kinds.DEPLOYMENT, deployment())
+    found = workload_state(by, kinds.DEPLOYMENT, deployment())
     assert (found.state, found.reason) == ("out-of-scope", "it is nested too deeply")
 
 
@@ -388,7 +388,7 @@ def test_a_record_in_other_words_alone_restarts_nobody() -> None:
     given = with_settings(after(deployment(), by=EVERYTHING), template=True, min_ready="30s")
     found = stands(given)
     assert found.decision.operations
-    assert (found.state, found.reason) == ("patched", "bears pre-stop-sleep, min-ready")
+    assert (found.state, found.reason) == ("patched", "has pre-stop-sleep, min-ready")
 
 
 def test_a_workload_is_decided_as_a_backfill_would_and_never_kept() -> None:

@@ -20,17 +20,18 @@ import uvicorn
 import uvloop
 
 from tests.servers import PATIENCE_SECONDS, REVIEW
-from tests.serving.test_overload import HEAD, MEBIBYTE, Running, running, until
+from tests.serving.test_load import HEAD, MEBIBYTE, Running, running, until
 from webhook.decision.admission import Admission, Answer
 from webhook.decision.configuration import Configuration
 from webhook.decision.review import Request
 from webhook.decision.settings import Namespace
 from webhook.serving import connections
-from webhook.serving.app import Limits, State, webhook_app
-from webhook.serving.app import listener as new_listener
+from webhook.serving.app import State, webhook_app
 from webhook.serving.connections import Bounds, Connection
 from webhook.serving.connections import Server as Listener
+from webhook.serving.load import Limits
 from webhook.serving.metrics import Metrics
+from webhook.serving.run import listener as new_listener
 
 UVICORN = "0.54.0"
 """Whose inside was read; with another, read `connections` and this file again."""

@@ -232,7 +232,7 @@ def test_every_outcome_status_and_setting_is_listed() -> None:
     assert values["seamless_reviews_total", "outcome"] == outcomes - {"invalid"}
     statuses = {
         node.value
-        for path in ("serving/app.py", "decision/admission.py")
+        for path in ("serving/app.py", "serving/load.py", "decision/admission.py")
         for node in ast.walk(source(path))
         if isinstance(node, ast.Constant) and type(node.value) is int and 400 <= node.value < 600
     }

@@ -8,7 +8,7 @@ from webhook.cli import changing
 from webhook.cli.common import Parser
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
-from webhook.rollout.planners import Backfill, Judge
+from webhook.rollout.planners import Backfill, Planner
 
 PROGRAM: Final = "seamless backfill"
 DESCRIPTION: Final = """\
@@ -36,9 +36,9 @@ def parser() -> Parser:
 
 def main(arguments: list[str], **seams: Any) -> int:
     """Run the command; gives its exit status."""
-    command = changing.Command(PROGRAM, needs_webhook_patching=True, judge=_judge)
+    command = changing.Command(PROGRAM, needs_webhook_patching=True, planner=_planner)
     return changing.run(command, parser(), arguments, **seams)
 
 
-def _judge(admission: Admission | None, options: Any) -> Judge:
+def _planner(admission: Admission | None, options: Any) -> Planner:
     return Backfill(admission or Admission(Configuration()), restart=not options.no_restart)

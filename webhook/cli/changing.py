@@ -29,15 +29,15 @@ from webhook.cli.common import (
     whole_number,
 )
 from webhook.cluster.backfill import (
-    Care,
     Clock,
-    End,
     Outcome,
     Plan,
+    Reporter,
+    Result,
+    RolloutOptions,
     Run,
     Selection,
     Stop,
-    Teller,
     plan,
 )
 from webhook.cluster.client import Api, ApiError, ClusterError
@@ -49,16 +49,18 @@ from webhook.decision.estimate import duration
 from webhook.decision.printable import json_text, printable
 from webhook.decision.settings import InvalidSettingError, is_label, is_subdomain
 from webhook.decision.settings import duration as parse_duration
-from webhook.rollout.planners import Judge
-from webhook.rollout.progress import Change, Progress, Window, least_total, window
+from webhook.rollout.order import Change, least_total
+from webhook.rollout.planners import Planner
+from webhook.rollout.progress import Progress
+from webhook.rollout.window import Window, window
 
 EXIT: Final = """\
-exit status: 0 done, and what was put off is told; 1 a rollout failed, it was interrupted, or the
+exit status: 0 done, and what was deferred is told; 1 a rollout failed, it was interrupted, or the
 cluster refused; 2 wrong use or bad input"""
 _BAD_REQUEST: Final = 400
 _MOST_AT_ONCE: Final = 100
 
-MakeJudge = Callable[[Admission | None, Any], Judge]
+MakePlanner = Callable[[Admission | None, Any], Planner]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,13 @@ class Command:
     Args:
         program: its name, for messages.
         needs_webhook_patching: whether it makes sense only where the webhook patches.
-        judge: makes what decides, of the webhook's decision (none where there is no webhook) and
+        planner: makes what decides, of the webhook's decision (none where there is no webhook) and
             the options.
     """
 
     program: str
     needs_webhook_patching: bool
-    judge: MakeJudge
+    planner: MakePlanner
 
 
 def parser(program: str, description: str) -> Parser:
@@ -149,7 +151,7 @@ def run(
 def _run(command: Command, options: Any, connect: Callable[[str | None], Api], clock: Clock) -> int:
     settings = None if options.config is None else configuration(options.config)
     selection = _selection(options)
-    care = Care(
+    rollout_options = RolloutOptions(
         concurrent=_number(options.max_concurrent),
         pause=_pause(options.pause_between),
         window=_window(options),
@@ -161,24 +163,28 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     found = _installed(command, workloads, options, settings)
     namespaces = Namespaces(workloads)
     admission = _admission(command, workloads, found, namespaces, selection)
-    judge = command.judge(admission, options)
-    found_to_do = plan(workloads, judge, selection)
+    planner = command.planner(admission, options)
+    found_to_do = plan(workloads, planner, selection)
     for each in found_to_do.unmet:
         note(command.program, f"--exclude {each}: there is no such workload among those selected")
-    output: _Output = (_Json if options.output == "json" else _Text)(command.program, care)
+    output: _Output = (_Json if options.output == "json" else _Text)(
+        command.program, rollout_options
+    )
     output.plan(found_to_do, applied=options.apply)
     if not options.apply:
         return 0
     told = found.present and admission is not None and command.needs_webhook_patching
-    care = replace(
-        care,
+    rollout_options = replace(
+        rollout_options,
         webhook=found.present,
         decided_by=decided_by(admission.digest) if admission is not None and told else None,
         agree_seconds=_agree_seconds(getattr(options, "webhook_timeout", "0")),
     )
     refresh = (lambda _name: None) if admission is None else namespaces.refresh
-    with output.live(found_to_do) as teller, _asked_by_signals(stop):
-        doing = Run(workloads, judge, care, teller, clock=clock, stop=stop, refresh=refresh)
+    with output.live(found_to_do) as reporter, _asked_by_signals(stop):
+        doing = Run(
+            workloads, planner, rollout_options, reporter, clock=clock, stop=stop, refresh=refresh
+        )
         doing.carry_out(found_to_do.groups)
     output.end(found_to_do, doing)
     if doing.error is not None:
@@ -187,7 +193,7 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
 
 
 def _left(outcomes: Iterable[Outcome]) -> bool:
-    return any(each.end is End.LEFT for each in outcomes)
+    return any(each.result is Result.LEFT for each in outcomes)
 
 
 # --- what the user says --------------------------------------------------------------------------
@@ -339,12 +345,12 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield printable("   ".join(cells).rstrip()) + "\n"
 
 
-class _Output(Teller):
+class _Output(Reporter):
     """What a run tells, and in which form."""
 
-    def __init__(self, program: str, care: Care) -> None:
+    def __init__(self, program: str, rollout_options: RolloutOptions) -> None:
         self.program = program
-        self.care = care
+        self.options = rollout_options
 
     def plan(self, found: Plan, *, applied: bool) -> None:
         """Tell what there is to do."""
@@ -353,7 +359,7 @@ class _Output(Teller):
         """Tell what became of it."""
 
     @contextlib.contextmanager
-    def live(self, found: Plan) -> Iterator[Teller]:
+    def live(self, found: Plan) -> Iterator[Reporter]:
         """Give what is told of the run while it lasts."""
         del found
         yield self
@@ -362,19 +368,19 @@ class _Output(Teller):
         """Count changes and pods that restart, and tell the least seconds that it takes."""
         changes = found.changes
         restarts = sum(each.restarting for each in changes if not each.begun)
-        seconds = least_total(found.groups, self.care.concurrent, self.care.pause)
+        seconds = least_total(found.groups, self.options.concurrent, self.options.pause)
         return sum(not each.begun for each in changes), restarts, seconds
 
 
 class _Text(_Output):
     """Plain lines; in a terminal, how far it is below them."""
 
-    def __init__(self, program: str, care: Care) -> None:
-        super().__init__(program, care)
+    def __init__(self, program: str, rollout_options: RolloutOptions) -> None:
+        super().__init__(program, rollout_options)
         self._line: Callable[[str], None] = _plain
 
     def plan(self, found: Plan, *, applied: bool) -> None:
-        """Show a table of what would change, and of what is put off; with `applied` a line."""
+        """Show a table of what would change, and of what is deferred; with `applied` a line."""
         changes, restarts, seconds = self.totals(found)
         if not applied:
             self._preview(found)
@@ -382,21 +388,21 @@ class _Text(_Output):
         self._line(
             f"{many} {'to change' if applied else 'would change'} of {found.looked_at} looked at, "
             f"{_many(restarts, 'pod')} {'to restart' if applied else 'would restart'}, "
-            f"{len(found.put_off)} put off; at least {duration(seconds)}, "
-            f"{_many(self.care.concurrent, 'rollout')} at a time"
+            f"{len(found.deferred)} deferred; at least {duration(seconds)}, "
+            f"{_many(self.options.concurrent, 'rollout')} at a time"
         )
         if not applied and changes:
             self._line("nothing has been changed: --apply does it")
 
     def _preview(self, found: Plan) -> None:
-        rows = [("ORDER", "NAMESPACE", "NAME", "RESTARTS", "LEAST TIME", "WHY")]
+        rows = [("ORDER", "NAMESPACE", "NAME", "RESTARTS", "MIN. DURATION", "WHY")]
         for order, each in enumerate(found.changes, 1):
             pods = _many(each.restarting, "pod") if each.restarts else "-"
             least = duration(each.seconds) if each.restarts else "-"
             why = "patched and rolling: awaited first" if each.begun else each.reason
             rows.append((str(order), each.namespace, _named(each), pods, least, why))
         self._table(rows)
-        self._table([("NAMESPACE", "NAME", "PUT OFF"), *map(_put_off_row, found.put_off)])
+        self._table([("NAMESPACE", "NAME", "DEFERRED"), *map(_deferred_row, found.deferred)])
 
     def _table(self, rows: Sequence[Sequence[str]]) -> None:
         if len(rows) > 1:
@@ -404,7 +410,7 @@ class _Text(_Output):
                 sys.stdout.write(text)
 
     @contextlib.contextmanager
-    def live(self, found: Plan) -> Iterator[Teller]:
+    def live(self, found: Plan) -> Iterator[Reporter]:
         """Show how far it is, if somebody looks on."""
         if not sys.stdout.isatty():
             yield self
@@ -432,7 +438,7 @@ class _Text(_Output):
     def ended(self, outcome: Outcome) -> None:
         """One line."""
         took = f" after {duration(outcome.seconds)}" if outcome.seconds else ""
-        self._line(f"{outcome.change.place}: {outcome.end}{took}: {outcome.text}")
+        self._line(f"{outcome.change.place}: {outcome.result}{took}: {outcome.text}")
 
     def noted(self, text: str, change: Change | None = None) -> None:
         """One line."""
@@ -441,14 +447,14 @@ class _Text(_Output):
     def end(self, found: Plan, doing: Run) -> None:
         """Show a table of what became of everything, and say how to go on."""
         rows = [("NAMESPACE", "NAME", "OUTCOME", "TIME", "WHY")]
-        for each in [*doing.outcomes, *found.put_off]:
+        for each in [*doing.outcomes, *found.deferred]:
             took = duration(each.seconds) if each.seconds else "-"
             change = each.change
-            rows.append((change.namespace, _named(change), str(each.end), took, each.text))
+            rows.append((change.namespace, _named(change), str(each.result), took, each.text))
         sys.stdout.write("\n")
         self._table(rows)
-        counts = Counter(each.end for each in [*doing.outcomes, *found.put_off])
-        told = [f"{counts[end]} {end}" for end in End if counts[end]]
+        counts = Counter(each.result for each in [*doing.outcomes, *found.deferred])
+        told = [f"{counts[result]} {result}" for result in Result if counts[result]]
         if doing.not_begun:
             told.append(f"{doing.not_begun} not begun")
         self._line(", ".join(told) or "there was nothing to do")
@@ -461,7 +467,7 @@ def _plain(text: str) -> None:
     sys.stdout.flush()
 
 
-def _put_off_row(outcome: Outcome) -> tuple[str, str, str]:
+def _deferred_row(outcome: Outcome) -> tuple[str, str, str]:
     return outcome.change.namespace, _named(outcome.change), outcome.text
 
 
@@ -469,21 +475,21 @@ def _how_to_go_on(program: str, doing: Run) -> Iterator[str]:
     for each in doing.outcomes:
         change = each.change
         where = f"-n {change.namespace} {change.kind.resource}.{change.kind.group}/{change.name}"
-        if each.end is End.FAILED:
+        if each.result is Result.FAILED:
             yield (
                 f"stopped, as {change.place} failed: see kubectl describe {where}; "
-                f"--exclude {change.namespace}/{change.name} passes it by"
+                f"--exclude {change.namespace}/{change.name} skips it"
             )
-        elif each.end is End.LEFT:
+        elif each.result is Result.LEFT:
             yield f"left on its way: {change.place}: see kubectl get {where}"
     if doing.not_begun or doing.failed or _left(doing.outcomes):
         yield f"{program} --apply goes on where it stands: what is done stays done"
 
 
-class _Both(Teller):
+class _Both(Reporter):
     """Prints lines, and shows on a screen what moves meanwhile, which needs no lines then."""
 
-    def __init__(self, lines: Teller, screen: Teller) -> None:
+    def __init__(self, lines: Reporter, screen: Reporter) -> None:
         self._lines = lines
         self._screen = screen
 
@@ -523,7 +529,7 @@ class _Json(_Output):
         sys.stdout.flush()
 
     def plan(self, found: Plan, *, applied: bool) -> None:
-        """Tell each change in order, then what is put off, then the whole."""
+        """Tell each change in order, then what is deferred, then the whole."""
         for order, each in enumerate(found.changes, 1):
             self._write(
                 "change",
@@ -538,7 +544,7 @@ class _Json(_Output):
                 begun=each.begun,
                 patch=list(each.operations),
             )
-        for outcome in found.put_off:
+        for outcome in found.deferred:
             self._write("put-off", outcome.change, reason=outcome.text)
         changes, restarts, seconds = self.totals(found)
         self._write(
@@ -547,7 +553,7 @@ class _Json(_Output):
             workloads=found.looked_at,
             changes=changes,
             podsToRestart=restarts,
-            putOff=len(found.put_off),
+            putOff=len(found.deferred),
             leastSeconds=seconds,
         )
 
@@ -561,9 +567,9 @@ class _Json(_Output):
 
     def ended(self, outcome: Outcome) -> None:
         """One object."""
-        end = outcome.end.replace(" ", "-")
+        result = _json_name(outcome.result)
         self._write(
-            "ended", outcome.change, outcome=end, reason=outcome.text, seconds=outcome.seconds
+            "ended", outcome.change, outcome=result, reason=outcome.text, seconds=outcome.seconds
         )
 
     def noted(self, text: str, change: Change | None = None) -> None:
@@ -572,7 +578,12 @@ class _Json(_Output):
 
     def end(self, found: Plan, doing: Run) -> None:
         """One object."""
-        counts = Counter(each.end for each in [*doing.outcomes, *found.put_off])
-        outcomes = {end.replace(" ", "-"): counts[end] for end in End}
+        counts = Counter(each.result for each in [*doing.outcomes, *found.deferred])
+        outcomes = {_json_name(result): counts[result] for result in Result}
         error = None if doing.error is None else str(doing.error)
         self._write("summary", outcomes=outcomes, notBegun=doing.not_begun, error=error)
+
+
+def _json_name(result: Result) -> str:
+    """Name a result for machines, which go on reading what they always have."""
+    return "put-off" if result is Result.DEFERRED else str(result)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from webhook.cli import changing
 from webhook.decision.admission import Admission
-from webhook.rollout.planners import Judge, Revert
+from webhook.rollout.planners import Planner, Revert
 
 PROGRAM: Final = "seamless revert"
 DESCRIPTION: Final = """\
@@ -24,9 +24,9 @@ def main(arguments: list[str], **seams: Any) -> int:
         action="store_true",
         help="mark workloads that are still in scope with inject: disabled, in the same step",
     )
-    command = changing.Command(PROGRAM, needs_webhook_patching=False, judge=_judge)
+    command = changing.Command(PROGRAM, needs_webhook_patching=False, planner=_planner)
     return changing.run(command, parser, arguments, **seams)
 
 
-def _judge(admission: Admission | None, options: Any) -> Judge:
+def _planner(admission: Admission | None, options: Any) -> Planner:
     return Revert(admission, disable=options.disable)

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from webhook.cluster.backfill import Outcome
 from webhook.decision.printable import printable
-from webhook.rollout.progress import Change, Progress
+from webhook.rollout.order import Change
+from webhook.rollout.progress import Progress
 
 
 @dataclass(slots=True)

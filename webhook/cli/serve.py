@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import fcntl
@@ -19,29 +18,25 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from webhook.cli.common import Parser, UsageError, configuration, fail, quoted, whole_number
-from webhook.decision.admission import Admission, Answer
-from webhook.decision.configuration import Configuration
-from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster
+from webhook.background import Runnable
+from webhook.cli.common import Parser, UsageError, fail, quoted, whole_number
+from webhook.cli.startup import Known, Options, Parts, StartError, connect, in_reach, read
+from webhook.decision.admission import Answer
 from webhook.decision.review import Request
-from webhook.decision.settings import InvalidSettingError, Namespace
+from webhook.decision.settings import InvalidSettingError
 from webhook.precheck.targets import parse_duration
 from webhook.serving import logs, tracing
 from webhook.serving.signals import ending_signals
 from webhook.serving.tracing import TracingError
-from webhook.tls import certificates
-from webhook.tls.certificates import CertificateError, Pair
+from webhook.tls.certificates import CertificateError
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
     from webhook.serving import app as server
-    from webhook.serving.live import LiveConfiguration
     from webhook.serving.metrics import Metrics
 
 PROGRAM: Final = "seamless serve"
@@ -54,31 +49,11 @@ log = logging.getLogger("webhook")
 Sockets = tuple[socket.socket, socket.socket]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Everything that a worker is told."""
-
-    configuration: Configuration
-    given: argparse.Namespace
-    own_namespace: str | None
-    self_signed: Pair | None
-
-
 def main(arguments: list[str]) -> int:
     """Run the command; gives its exit status."""
     try:
         given = _parser().parse_args(arguments)
-        _check(given)
-        settings = configuration(given.config)
-        Admission(settings)
-        own = not (given.tls_cert or given.ca_secret)
-        names = dict.fromkeys(["localhost", "127.0.0.1", "::1", socket.gethostname()])
-        options = Options(
-            settings,
-            given,
-            os.environ.get("POD_NAMESPACE"),
-            certificates.self_signed(names, certificates.utc_now()) if own else None,
-        )
+        options = read(given)
         sockets = (_listen(given.host, given.port), _listen(given.host, given.health_port))
     except (UsageError, InvalidSettingError, CertificateError, TracingError) as error:
         return fail(PROGRAM, error)
@@ -86,7 +61,7 @@ def main(arguments: list[str]) -> int:
     where = given.host if ":" not in given.host else f"[{given.host}]"
     log.info("serving https://%s:%d/mutate", where, sockets[0].getsockname()[1])
     log.info("health and metrics on http://%s:%d", where, sockets[1].getsockname()[1])
-    if own:
+    if options.self_signed is not None:
         log.info("no certificate was given: serving on a self-signed one")
     if given.workers == 1:
         return _work(options, sockets)
@@ -195,41 +170,6 @@ def _interval(text: str) -> int:
     return seconds
 
 
-def _check(given: argparse.Namespace) -> None:
-    """Find what contradicts itself before anything is begun."""
-    if (given.tls_cert is None) != (given.tls_key is None):
-        message = "--tls-cert and --tls-key go together: one of them is missing"
-        raise UsageError(message)
-    if given.tls_cert and given.ca_secret:
-        message = "--tls-cert and --ca-secret contradict each other: one of them, or none"
-        raise UsageError(message)
-    if given.ca_secret and not (os.environ.get("POD_NAMESPACE") and _in_reach(given)):
-        message = "--ca-secret needs a cluster in reach and our namespace in POD_NAMESPACE"
-        raise UsageError(message)
-    if given.config_map and not (os.environ.get("POD_NAMESPACE") and _in_reach(given)):
-        message = "--config-map needs a cluster in reach and our namespace in POD_NAMESPACE"
-        raise UsageError(message)
-    if given.events and not _in_reach(given):
-        message = "--events needs a cluster in reach"
-        raise UsageError(message)
-    if given.status_interval and not _in_reach(given):
-        message = "--status-interval needs a cluster in reach"
-        raise UsageError(message)
-    if given.tracing:
-        tracing.check()
-    if given.client_ca and not (given.tls_cert or given.ca_secret):
-        message = "--client-ca needs --tls-cert and --tls-key, or --ca-secret"
-        raise UsageError(message)
-    if given.tls_cert:
-        pair = certificates.read(Path(given.tls_cert), Path(given.tls_key))
-        certificates.check(pair)
-
-
-def _in_reach(given: argparse.Namespace) -> bool:
-    """Tell whether there is a cluster, without importing its client, which takes its time."""
-    return bool(given.kubeconfig or os.environ.get("KUBERNETES_SERVICE_HOST"))
-
-
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
@@ -261,42 +201,24 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
 
     from webhook.serving import app as server
     from webhook.serving.metrics import Metrics
+    from webhook.serving.run import run, tune_garbage_collector
 
     given = options.given
     flood = logs.set_up(given.log_format, given.log_level)
-    known: _Known = _Nothing()
-    if _in_reach(given):
-        from webhook.cluster.client import ClusterError
-
-        try:
-            known = _cluster(options)
-        except ClusterError as error:
-            return fail(PROGRAM, error)
-    source = known.certificates or _source(options)
-    live = _live(options, known)
+    try:
+        parts = Parts(options)
+    except StartError as error:
+        return fail(PROGRAM, error)
     metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
-    metrics.include(live)
+    metrics.include(parts.live)
     state = server.State()
 
-    def problems() -> list[str]:
-        found = known.problems()
-        if known.certificates is None:
-            found += filter(None, [source.problem()])
-        return found
-
     def numbers() -> Mapping[str, tuple[str, float]]:
-        found = dict(known.metrics())
-        expires = source.expires()
-        if expires is not None:
-            text = "When the certificate that is served ends, in seconds since 1970."
-            found["seamless_certificate_expiry_timestamp_seconds"] = (text, expires.timestamp())
+        found = dict(parts.metrics())
         text = "Whether /readyz says so: 1, or 0."
-        found["seamless_ready"] = (text, not (state.draining or problems()))
+        found["seamless_ready"] = (text, not (state.draining or parts.problems()))
         text = "Lines that were not logged: too many alike in a minute, or nobody took them."
         found["seamless_log_lines_dropped_total"] = (text, flood.dropped)
-        if isinstance(source, certificates.FileCertificates):
-            text = "Whether the certificate's files hold something that is not served: 1, or 0."
-            found["seamless_certificate_files_refused"] = (text, source.refused() is not None)
         if restarts is not None:
             text = "Workers started in the place of others that ended."
             found["seamless_worker_restarts_total"] = (text, restarts())
@@ -307,83 +229,54 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
         observe, end = _observers(options, metrics)
     except TracingError as error:
         return fail(PROGRAM, error)
-    parts: tuple[_Part, ...] = (live, source, known)
-    for each in parts:
-        each.start()
-    end_survey = _survey(options, live, known, metrics)
-    server.tune_garbage_collector()
+    if given.status_interval:
+        parts.add(_survey(options, parts, metrics))
+    parts.start()
+    tune_garbage_collector()
     uvloop.run(
-        server.run(
+        run(
             webhook=server.webhook_app(
-                live.answer, metrics, state, learn=_learner(known, options), observe=observe
+                parts.live.answer,
+                metrics,
+                state,
+                learn=_learner(options, parts.known),
+                observe=observe,
             ),
-            health=server.health_app(metrics, state, problems, live.notes),
+            health=server.health_app(metrics, state, parts.problems, parts.live.notes),
             state=state,
-            context=source.context,
+            context=parts.source.context,
             sockets=sockets,
             drain_seconds=given.drain_seconds,
             linger_seconds=given.linger_seconds,
             metrics=metrics,
         )
     )
-    end_survey()
-    for each in reversed(parts):
-        each.stop()
+    parts.stop()
     end()
     return 0
 
 
-class _Part(Protocol):
-    """Something that goes on in the background."""
-
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-
-
-def _live(options: Options, known: _Known) -> LiveConfiguration:
-    """Make what decides, by a configuration that is taken up anew whenever it changes."""
-    from webhook.serving.live import LiveConfiguration
-
-    given = options.given
-    live = LiveConfiguration(
-        options.configuration,
-        partial(
-            Admission,
-            namespaces=known.lookup,
-            cluster=known.cluster,
-            own_namespace=options.own_namespace,
-        ),
-    )
-    path = _path(given.config)
-    if given.config_map:  # it goes before the file, which is as old or older
-        known.follow(given.config_map, live.take, lambda: live.read(path) if path else None)
-    elif path:
-        live.follow(path)
-    return live
-
-
 def _observers(options: Options, metrics: Metrics) -> tuple[server.Observe, Callable[[], None]]:
-    """Give what is told of each answer, and what ends it: the log, and what is switched on."""
-    told: list[server.Observe] = [lambda answer, seconds, _scope: logs.review(answer, seconds)]
+    """Give what reports each answer, and what ends it: the log, and what is switched on."""
+    reporters: list[server.Observe] = [lambda answer, seconds, _scope: logs.review(answer, seconds)]
     ends: list[Callable[[], None]] = []
     if options.given.events:
-        from webhook.cluster.client import Api, connect
         from webhook.cluster.events import Events
 
         instance = os.environ.get("POD_NAME") or socket.gethostname()
-        events = Events(Api(connect(_path(options.given.kubeconfig))), instance)
+        events = Events(connect(options.given), instance)
         metrics.watch(events.metrics)
         events.start()
-        told.append(events.observe)
+        reporters.append(events.observe)
         ends.append(events.stop)
     if options.given.tracing:
         spans = tracing.Tracing()
-        told.append(spans.observe)
+        reporters.append(spans.observe)
         ends.append(spans.stop)
 
     def observe(answer: Answer, seconds: float, scope: Scope) -> None:
         try:
-            for each in told:
+            for each in reporters:
                 each(answer, seconds, scope)
         except Exception:  # the boundary: telling of an answer must not spoil what follows it
             log.exception("an answer was given, and could not be told of")
@@ -395,114 +288,24 @@ def _observers(options: Options, metrics: Metrics) -> tuple[server.Observe, Call
     return observe, end
 
 
-def _survey(
-    options: Options, live: LiveConfiguration, known: _Known, metrics: Metrics
-) -> Callable[[], None]:
-    """Count workloads by where they stand, if that is wanted; gives what ends it."""
-    if not options.given.status_interval:
-        return lambda: None
-    from webhook.cluster.client import Api, connect
+def _survey(options: Options, parts: Parts, metrics: Metrics) -> Runnable:
+    """Make what counts workloads by where they stand."""
     from webhook.cluster.session import UNKNOWN_NAMESPACES
-    from webhook.cluster.standings import StandingsWatch
+    from webhook.cluster.survey import SurveyWatch
 
-    watch = StandingsWatch(
-        Api(connect(_path(options.given.kubeconfig))),
-        lambda: live.admission,
-        ready=lambda: UNKNOWN_NAMESPACES not in known.problems(),
+    watch = SurveyWatch(
+        connect(options.given),
+        lambda: parts.live.admission,
+        ready=lambda: UNKNOWN_NAMESPACES not in parts.known.problems(),
         seconds=options.given.status_interval,
     )
     metrics.include(watch)
-    watch.start()
-    return watch.stop
+    return watch
 
 
-class _Known(Protocol):
-    """What a process knows of the cluster: `webhook.cluster.session.ClusterSession`, or nothing."""
-
-    certificates: Any
-
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-    def lookup(self, name: str) -> Namespace | None: ...
-    def fetch(self, name: str, timeout: float) -> Namespace | None: ...
-    def cluster(self) -> Cluster: ...
-    def problems(self) -> list[str]: ...
-    def metrics(self) -> Mapping[str, tuple[str, float]]: ...
-    def follow(
-        self, config_map: str, take: Callable[[str, str], None], otherwise: Callable[[], object]
-    ) -> None: ...
-
-
-class _Nothing:
-    """Without a cluster, every namespace counts as selected and no version is known."""
-
-    certificates = None
-
-    def start(self) -> None:
-        """Nothing to learn from."""
-
-    def stop(self) -> None:
-        """Nothing to end."""
-
-    def lookup(self, _name: str) -> None:
-        """Know no namespace."""
-
-    def fetch(self, _name: str, _timeout: float) -> None:
-        """Have nobody to ask."""
-
-    def cluster(self) -> Cluster:
-        """Know nothing of what it can carry."""
-        return UNKNOWN_CLUSTER
-
-    def problems(self) -> list[str]:
-        """Be content."""
-        return []
-
-    def metrics(self) -> Mapping[str, tuple[str, float]]:
-        """Have nothing to tell."""
-        return {}
-
-    def follow(self, *_: object) -> None:
-        """Have no ConfigMap to follow: the options are checked first."""
-
-
-def _cluster(options: Options) -> _Known:
-    from webhook.cluster.session import ClusterSession
-    from webhook.cluster.session import Options as ClusterOptions
-
-    given = options.given
-    return ClusterSession(
-        ClusterOptions(
-            kubeconfig=_path(given.kubeconfig),
-            namespace=options.own_namespace,
-            ca_secret=given.ca_secret,
-            webhook_configuration=given.webhook_configuration,
-            service=given.service,
-            certificate=_path(given.tls_cert),
-            key=_path(given.tls_key),
-            client_ca=_path(given.client_ca),
-        ),
-        Admission(options.configuration).table.namespace,
-    )
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
-
-
-def _source(options: Options) -> certificates.Certificates:
-    """Give the certificate where no cluster looks after it: from files, or the self-signed one."""
-    given = options.given
-    if options.self_signed is not None:
-        return certificates.FixedCertificate(options.self_signed)
-    return certificates.FileCertificates(
-        Path(given.tls_cert), Path(given.tls_key), client_ca=_path(given.client_ca)
-    )
-
-
-def _learner(known: _Known, options: Options) -> server.Learn:
+def _learner(options: Options, known: Known) -> server.Learn:
     """Make what asks for a namespace that is not known yet, once and for a short while."""
-    if not _in_reach(options.given):
+    if not in_reach(options.given):
         return lambda _request: None
     pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="fetch-namespace")
 

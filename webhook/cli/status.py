@@ -28,7 +28,7 @@ from webhook.cli.common import (
 from webhook.cli.manifests import dump
 from webhook.cluster.client import ApiError, ClusterError
 from webhook.cluster.installed import Installed, current_namespace, installed, reach
-from webhook.cluster.standings import PAGE, Counted, Gauges, Row, Survey, survey
+from webhook.cluster.survey import PAGE, Counted, Gauges, Row, Survey, survey
 from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.decision.configuration import Configuration
 from webhook.decision.printable import json_text, printable

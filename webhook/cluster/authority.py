@@ -25,7 +25,7 @@ import binascii
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from webhook.background import Background, jittered
 from webhook.cluster import trust
 from webhook.cluster.client import (
     CONFLICT,
@@ -51,11 +52,9 @@ from webhook.cluster.client import (
 )
 from webhook.cluster.trust import POLL_SECONDS, UNREADY_SECONDS
 from webhook.tls.certificates import (
-    Background,
     CertificateError,
     Pair,
     for_server,
-    jittered,
     key_pem,
     new_context,
     read_file,
@@ -355,6 +354,16 @@ class SelfManagedCertificates:
         """Tell when the CA ends."""
         return self._authority.certificate.not_valid_after_utc if self._authority else None
 
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Give numbers of the CA, each with its help text."""
+        text = "How often this process has written the CA or put a caBundle right."
+        found: dict[str, tuple[str, float]] = {"seamless_ca_writes_total": (text, self.writes)}
+        expires = self.authority_expires()
+        if expires is not None:
+            text = "When the CA ends, in seconds since 1970."
+            found["seamless_ca_expiry_timestamp_seconds"] = (text, expires.timestamp())
+        return found
+
     # --- the round -------------------------------------------------------------------------------
 
     def step(self) -> float:
@@ -530,3 +539,8 @@ class SelfManagedCertificates:
             return
         if self._served[0] == authority.certificate and is_due(leaf, now, self._share):
             self._sign(authority, *self._served[1:])
+
+
+def service_names(service: str | None, namespace: str) -> list[str]:
+    """List the DNS names that a Service is called by; the API server uses the last."""
+    return [service, f"{service}.{namespace}", f"{service}.{namespace}.svc"] if service else []

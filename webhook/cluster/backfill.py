@@ -8,8 +8,8 @@ One thread does everything, in turns: begin what may begin, look at what is unde
 goes wrong, and what is done:
 
 - somebody else changes the workload (409): it is read and decided anew, five times at most;
-- it is gone: told, and passed over;
-- it may not be changed now (paused, rolling, unhealthy, no pod to spare): put off, and told;
+- it is gone: reported, and skipped;
+- it may not be changed now (paused, rolling, unhealthy, no pod to spare): deferred, and reported;
 - its rollout fails, or makes no step ahead for too long, or the API server refuses the change, or
   the webhook does not do its part: nothing more is begun, what is under way is awaited;
 - the webhook decides by another configuration, or version: it is asked by a dry run first, again
@@ -34,21 +34,18 @@ from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.decision.configuration import DECIDED_BY
 from webhook.decision.estimate import duration
 from webhook.decision.workload import KINDS, Kind, malformed, mapping
-from webhook.rollout.planners import REVERT, Judge, Verdict
+from webhook.rollout.order import Change, least_seconds, max_unavailable_pods, ordered
+from webhook.rollout.planners import REVERT, Action, Planner
 from webhook.rollout.progress import (
-    Change,
     Progress,
-    Window,
+    blocker,
     blocking_budget,
-    hindrance,
-    least_seconds,
-    ordered,
-    out_at_once,
-    patience,
     pods,
     progress,
+    progress_timeout,
     rolls,
 )
+from webhook.rollout.window import Window
 
 _CONFLICTS: Final = 5
 _POLL_SECONDS: Final = 2.0
@@ -117,8 +114,8 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Care:
-    """With how much care it is done.
+class RolloutOptions:
+    """How rollouts are made.
 
     Args:
         concurrent: how many rollouts at once.
@@ -139,12 +136,12 @@ class Care:
     poll: float = _POLL_SECONDS
 
 
-class End(StrEnum):
+class Result(StrEnum):
     """What became of a workload."""
 
     DONE = "done"
     UNCHANGED = "unchanged"
-    PUT_OFF = "put off"
+    DEFERRED = "deferred"
     GONE = "gone"
     HELD = "held"
     FAILED = "failed"
@@ -155,13 +152,13 @@ class Outcome(NamedTuple):
     """What became of a workload, why, and after how many seconds."""
 
     change: Change
-    end: End
+    result: Result
     text: str
     seconds: int = 0
 
 
-class Teller(Protocol):
-    """Is told of everything that happens."""
+class Reporter(Protocol):
+    """Reports everything that happens."""
 
     def begun(self, change: Change, number: int, total: int) -> None:
         """A change has been made, and is awaited."""
@@ -181,13 +178,13 @@ class Teller(Protocol):
 
 @dataclass(slots=True)
 class Plan:
-    """What there is to do: groups of changes in order, and what is put off, with the reasons.
+    """What there is to do: groups of changes in order, and what is deferred, with the reasons.
 
     `unmet` holds what was to be excluded and is nowhere: it may be misspelt.
     """
 
     groups: list[list[Change]] = field(default_factory=list)
-    put_off: list[Outcome] = field(default_factory=list)
+    deferred: list[Outcome] = field(default_factory=list)
     looked_at: int = 0
     unmet: list[str] = field(default_factory=list)
 
@@ -213,7 +210,7 @@ class Selection:
         return self.excluded & {namespace, f"{namespace}/{name}"}
 
 
-def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
+def plan(workloads: Workloads, planner: Planner, selection: Selection) -> Plan:
     """Find out what there is to do; of each workload only what is told of it is kept.
 
     Raises:
@@ -225,25 +222,25 @@ def plan(workloads: Workloads, judge: Judge, selection: Selection) -> Plan:
     met: set[str] = set()
     for kind, workload in _selected(workloads, selection, met):
         found.looked_at += 1
-        verdict = judge.judge(kind, workload)
-        change = _change(kind, workload, verdict)
-        if verdict.operations:
-            reason = _hindrance(kind, workload, verdict, budgets)
-        elif verdict.put_off:
-            reason = verdict.reason
-        elif verdict.done and rolls(kind, workload):  # an earlier run may have left it
-            changes.append(_change(kind, workload, Verdict("", restarts=True), begun=True))
+        action = planner.plan(kind, workload)
+        change = _change(kind, workload, action)
+        if action.operations:
+            reason = _blocker(kind, workload, action, budgets)
+        elif action.deferred:
+            reason = action.reason
+        elif action.done and rolls(kind, workload):  # an earlier run may have left it
+            changes.append(_change(kind, workload, Action("", restarts=True), begun=True))
             continue
-        elif verdict.done and (seen := progress(kind, workload)).failed:  # or have ended with it
+        elif action.done and (seen := progress(kind, workload)).failed:  # or have ended with it
             reason = f"nothing is left to do with it, but it is unhealthy: {seen.text}"
         else:
             continue
         if reason is None:
             changes.append(change)
         else:
-            found.put_off.append(Outcome(change, End.PUT_OFF, reason))
+            found.deferred.append(Outcome(change, Result.DEFERRED, reason))
     found.groups = ordered(changes)
-    found.put_off.sort(key=lambda each: each.change.place)
+    found.deferred.sort(key=lambda each: each.change.place)
     found.unmet = sorted(selection.excluded - met)
     return found
 
@@ -263,23 +260,23 @@ def _selected(
                     yield kind, workload
 
 
-def _change(kind: Kind, workload: Json, verdict: Verdict, *, begun: bool = False) -> Change:
+def _change(kind: Kind, workload: Json, action: Action, *, begun: bool = False) -> Change:
     metadata = mapping(workload.get("metadata"))
     namespace, name = str(metadata.get("namespace")), str(metadata.get("name"))
     if malformed(workload):
-        return Change(kind, namespace, name, verdict.reason)
-    after = {**(verdict.result or workload), "status": workload.get("status")}
+        return Change(kind, namespace, name, action.reason)
+    after = {**(action.result or workload), "status": workload.get("status")}
     return Change(
         kind,
         namespace,
         name,
-        verdict.reason,
-        verdict.restarts,
+        action.reason,
+        action.restarts,
         pods(kind, workload),
-        out_at_once(kind, after),
-        least_seconds(kind, after) if verdict.restarts else 0,
-        verdict.settings,
-        verdict.operations,
+        max_unavailable_pods(kind, after),
+        least_seconds(kind, after) if action.restarts else 0,
+        action.settings,
+        action.operations,
         begun,
     )
 
@@ -302,9 +299,9 @@ class _Budgets:
         return self._known[namespace]
 
 
-def _hindrance(kind: Kind, workload: Json, verdict: Verdict, budgets: _Budgets) -> str | None:
-    reason = hindrance(kind, workload, restarts=verdict.restarts)
-    if reason is None and verdict.restarts:
+def _blocker(kind: Kind, workload: Json, action: Action, budgets: _Budgets) -> str | None:
+    reason = blocker(kind, workload, restarts=action.restarts)
+    if reason is None and action.restarts:
         namespace = str(mapping(workload.get("metadata")).get("namespace"))
         budget = blocking_budget(budgets.of(namespace), kind, workload)
         if budget is not None:
@@ -333,7 +330,7 @@ class _UnderWay:
     change: Change
     began: float
     moved: float
-    patience: int
+    progress_timeout: int
     best: tuple[int, ...] = ()
     last: str = ""
 
@@ -345,9 +342,9 @@ class Run:
 
     Args:
         workloads: reads and patches.
-        judge: tells what is to be done with a workload.
-        care: with how much care.
-        teller: is told of everything.
+        planner: tells what is to be done with a workload.
+        rollout_options: how rollouts are made.
+        reporter: reports everything.
         clock: the time.
         stop: how it is asked to end.
         refresh: reads a namespace anew.
@@ -356,9 +353,9 @@ class Run:
     def __init__(
         self,
         workloads: Workloads,
-        judge: Judge,
-        care: Care,
-        teller: Teller,
+        planner: Planner,
+        rollout_options: RolloutOptions,
+        reporter: Reporter,
         *,
         clock: Clock,
         stop: Stop,
@@ -368,9 +365,9 @@ class Run:
         self.failed = False
         self.error: ClusterError | None = None
         self._workloads = workloads
-        self._judge = judge
-        self._care = care
-        self._teller = teller
+        self._planner = planner
+        self._options = rollout_options
+        self._reporter = reporter
         self._clock = clock
         self._stop = stop
         self._refresh = refresh
@@ -410,15 +407,15 @@ class Run:
             if self._stop.asked and self._under_way:
                 many = len(self._under_way)
                 self._wait_for(f"nothing more begins; awaiting {many}; Ctrl-C again leaves them")
-            seconds = self._care.poll
-            while queue and not self._over and len(self._under_way) < self._care.concurrent:
+            seconds = self._options.poll
+            while queue and not self._over and len(self._under_way) < self._options.concurrent:
                 seconds = self._seconds_to_wait()
                 if seconds > 0:
                     break
                 self._begin(queue.popleft())
             if self._under_way:
                 restart = any(each.change.restarting for each in self._under_way)
-                self._clock.wait(self._care.poll if restart else _SOON_SECONDS)
+                self._clock.wait(self._options.poll if restart else _SOON_SECONDS)
                 for each in list(self._under_way):
                     self._look(each)
             elif queue and not self._over and seconds > 0:
@@ -426,7 +423,7 @@ class Run:
 
     def _seconds_to_wait(self) -> float:
         """Tell how long nothing may begin yet, at the least; 0 where it may."""
-        window = self._care.window
+        window = self._options.window
         if window is not None and not window.is_open(self._clock.now()):
             self._wait_for(f"outside the window: nothing begins before {window.start:%H:%M}")
             return _LONGEST_WAIT_SECONDS
@@ -439,7 +436,7 @@ class Run:
     def _wait_for(self, text: str) -> None:
         if text != self._told_of_waiting:
             self._told_of_waiting = text
-            self._teller.noted(text)
+            self._reporter.noted(text)
 
     # One workload.
 
@@ -456,46 +453,46 @@ class Run:
             return
         except ApiError as error:
             if error.status == NOT_FOUND:
-                self._end(change, End.GONE, "it was deleted meanwhile")
+                self._end(change, Result.GONE, "it was deleted meanwhile")
             else:
-                self._end(change, End.FAILED, f"it could not be changed: {error}")
+                self._end(change, Result.FAILED, f"it could not be changed: {error}")
 
     def _decide_and_patch(self, change: Change) -> None:
         sent = False
         for _ in range(_CONFLICTS):
             self._refresh(change.namespace)
             workload = self._read(change)
-            verdict = self._judge.judge(change.kind, workload)
-            if not verdict.operations:
-                if sent and (verdict.done or self._judge.alone):  # the patch's answer was lost
+            action = self._planner.plan(change.kind, workload)
+            if not action.operations:
+                if sent and (action.done or self._planner.alone):  # the patch's answer was lost
                     self._await(change, workload)
                 else:
-                    end = End.PUT_OFF if verdict.put_off else End.UNCHANGED
-                    self._end(change, end, verdict.reason)
+                    result = Result.DEFERRED if action.deferred else Result.UNCHANGED
+                    self._end(change, result, action.reason)
                 return
-            reason = _hindrance(change.kind, workload, verdict, _Budgets(self._workloads))
+            reason = _blocker(change.kind, workload, action, _Budgets(self._workloads))
             if reason is not None:
-                self._end(change, End.PUT_OFF, reason)
+                self._end(change, Result.DEFERRED, reason)
                 return
             try:
-                differs = self._difference(change, workload, verdict)
+                differs = self._difference(change, workload, action)
                 if differs is not None:
-                    self._end(change, End.FAILED, differs)
+                    self._end(change, Result.FAILED, differs)
                     return
                 sent = True
-                self._patch(change, workload, verdict)
+                self._patch(change, workload, action)
             except LeaveError:
                 if sent and not any(each.change is change for each in self._under_way):
-                    self._end(change, End.LEFT, "it was asked for, and no answer came")
+                    self._end(change, Result.LEFT, "it was asked for, and no answer came")
                 raise
             except ApiError as error:
                 if error.status != CONFLICT:
                     raise
                 continue
             return
-        self._end(change, End.PUT_OFF, f"others changed it, {_CONFLICTS} times in a row")
+        self._end(change, Result.DEFERRED, f"others changed it, {_CONFLICTS} times in a row")
 
-    def _difference(self, change: Change, workload: Json, verdict: Verdict) -> str | None:
+    def _difference(self, change: Change, workload: Json, action: Action) -> str | None:
         """Ask the webhook by a dry run what it decides by, and give it time to come to ours.
 
         Returns:
@@ -506,13 +503,13 @@ class Run:
             LeaveError: everything is to be left.
             _NotBegunError: nothing more is to begin.
         """
-        wanted = self._care.decided_by
-        if wanted is None or not self._care.webhook:
+        wanted = self._options.decided_by
+        if wanted is None or not self._options.webhook:
             return None
-        end = self._clock.seconds() + self._care.agree_seconds
+        end = self._clock.seconds() + self._options.agree_seconds
         while True:
             heard: list[str] = []
-            self._send(change, workload, verdict.asked, heard)
+            self._send(change, workload, action.asked, heard)
             found = next((each for each in heard if each.startswith(DECIDED_BY)), None)
             if found == wanted:
                 return None
@@ -527,26 +524,26 @@ class Run:
             )
             self._stop.wait(_ASK_AGAIN_SECONDS)
 
-    def _patch(self, change: Change, workload: Json, verdict: Verdict) -> None:
+    def _patch(self, change: Change, workload: Json, action: Action) -> None:
         """Send the change, and hold what comes back against what was decided.
 
         Raises:
             ApiError: it was refused; 409 where the workload is another by now.
         """
-        operations = verdict.asked if self._care.webhook else verdict.operations
+        operations = action.asked if self._options.webhook else action.operations
         stored = self._send(change, workload, operations)
-        left = self._judge.judge(change.kind, stored)
-        if left.operations and self._care.webhook and self._judge.alone:
+        left = self._planner.plan(change.kind, stored)
+        if left.operations and self._options.webhook and self._planner.alone:
             # It is out of the webhook's sight, or the webhook is away: it can do nothing against.
             stored = self._send(change, stored, left.operations)
-            left = self._judge.judge(change.kind, stored)
+            left = self._planner.plan(change.kind, stored)
         if left.operations and _version(stored) == _version(workload):
-            text = _LEFT_AS_IT_WAS if self._care.webhook else "the API server left it as it was"
-            self._end(change, End.FAILED, text)
+            text = _LEFT_AS_IT_WAS if self._options.webhook else "the API server left it as it was"
+            self._end(change, Result.FAILED, text)
             return
         if left.operations:
             paths = ", ".join(str(each["path"]) for each in left.operations[:5])
-            self._teller.noted(f"what came back differs from what was decided: {paths}", change)
+            self._reporter.noted(f"what came back differs from what was decided: {paths}", change)
         self._await(change, stored)
 
     def _send(
@@ -562,14 +559,14 @@ class Run:
             change.name,
             operations,
             _version(workload),
-            self._judge.manager,
+            self._planner.manager,
             warnings=warnings,
         )
 
     def _await(self, change: Change, workload: Json) -> None:
-        self._teller.begun(change, self._number, self._total)
+        self._reporter.begun(change, self._number, self._total)
         now = self._clock.seconds()
-        limit = patience(change.kind, workload)
+        limit = progress_timeout(change.kind, workload)
         self._under_way.append(_UnderWay(change, now, now, limit))
         if not change.begun:
             self._event(change, workload, "Started", f"{change.reason}", warning=False)
@@ -582,54 +579,54 @@ class Run:
             raise
         except ApiError as error:
             if error.status == NOT_FOUND:
-                self._finish(rollout, End.GONE, "it was deleted meanwhile")
+                self._finish(rollout, Result.GONE, "it was deleted meanwhile")
             else:
-                self._lose_patience(rollout, str(error))
+                self._fail_if_stalled(rollout, str(error))
             return
         found = progress(change.kind, workload)
         if found.done:
-            self._finish(rollout, End.DONE, found.text, workload)
+            self._finish(rollout, Result.DONE, found.text, workload)
         elif found.failed:
-            self._finish(rollout, End.FAILED, found.text, workload)
+            self._finish(rollout, Result.FAILED, found.text, workload)
         elif found.held:
-            self._finish(rollout, End.HELD, f"it goes on by hand: {found.text}", workload)
+            self._finish(rollout, Result.HELD, f"it goes on by hand: {found.text}", workload)
         else:
             best = tuple(map(max, rollout.best or found.steps, found.steps))
             if best and best != rollout.best:
                 rollout.best, rollout.moved = best, self._clock.seconds()
             if found.text != rollout.last:
                 rollout.last = found.text
-                self._teller.moved(change, found)
-            self._lose_patience(rollout, found.text, workload)
+                self._reporter.moved(change, found)
+            self._fail_if_stalled(rollout, found.text, workload)
 
-    def _lose_patience(self, rollout: _UnderWay, text: str, workload: Json | None = None) -> None:
-        if self._clock.seconds() - rollout.moved > rollout.patience:
-            waited = duration(rollout.patience)
-            self._finish(rollout, End.FAILED, f"no step ahead in {waited}: {text}", workload)
+    def _fail_if_stalled(self, rollout: _UnderWay, text: str, workload: Json | None = None) -> None:
+        if self._clock.seconds() - rollout.moved > rollout.progress_timeout:
+            waited = duration(rollout.progress_timeout)
+            self._finish(rollout, Result.FAILED, f"no step ahead in {waited}: {text}", workload)
 
     def _finish(
-        self, rollout: _UnderWay, end: End, text: str, workload: Json | None = None
+        self, rollout: _UnderWay, result: Result, text: str, workload: Json | None = None
     ) -> None:
         self._under_way.remove(rollout)
         change = rollout.change
-        self._end(change, end, text, rollout.began)
+        self._end(change, result, text, rollout.began)
         if change.restarting:
-            self._not_before = self._clock.seconds() + self._care.pause
+            self._not_before = self._clock.seconds() + self._options.pause
         if workload is not None:
-            reason = {End.DONE: "Finished", End.HELD: "Held"}.get(end, "Failed")
-            self._event(change, workload, reason, text, warning=end is End.FAILED)
+            reason = {Result.DONE: "Finished", Result.HELD: "Held"}.get(result, "Failed")
+            self._event(change, workload, reason, text, warning=result is Result.FAILED)
 
-    def _end(self, change: Change, end: End, text: str, began: float | None = None) -> None:
+    def _end(self, change: Change, result: Result, text: str, began: float | None = None) -> None:
         seconds = 0 if began is None else round(self._clock.seconds() - began)
-        outcome = Outcome(change, end, text, seconds)
+        outcome = Outcome(change, result, text, seconds)
         self.outcomes.append(outcome)
-        self.failed = self.failed or end is End.FAILED
-        self._teller.ended(outcome)
+        self.failed = self.failed or result is Result.FAILED
+        self._reporter.ended(outcome)
 
     def _leave(self) -> None:
         for each in self._under_way:
             text = each.last or "it has been changed, and its rollout goes on"
-            self._end(each.change, End.LEFT, text, each.began)
+            self._end(each.change, Result.LEFT, text, each.began)
         self._under_way.clear()
 
     def _read(self, change: Change) -> Json:
@@ -641,12 +638,12 @@ class Run:
         """Write an Event; that it cannot be is told once, and is no failure."""
         if not self._writes_events:
             return
-        action = "Revert" if self._judge.manager == REVERT else "Backfill"
+        action = "Revert" if self._planner.manager == REVERT else "Backfill"
         try:
             self._workloads.event(
                 change.kind,
                 workload,
-                manager=self._judge.manager,
+                manager=self._planner.manager,
                 action=action,
                 reason=action + reason,
                 note=text,
@@ -654,7 +651,7 @@ class Run:
             )
         except ApiError as error:
             self._writes_events = False
-            self._teller.noted(f"no Events are written: {error}")
+            self._reporter.noted(f"no Events are written: {error}")
 
 
 def _version(workload: Json) -> str:

@@ -22,10 +22,10 @@ from urllib.parse import quote
 import orjson
 import urllib3
 
+from webhook.background import Background
 from webhook.cluster.client import FORBIDDEN, NOT_FOUND, Api, ApiError, Backoff, Json
 from webhook.cluster.namespaces import lines
 from webhook.decision.workload import mapping
-from webhook.tls.certificates import Background
 
 log = logging.getLogger("webhook.cluster.configmap")
 

@@ -19,10 +19,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+from webhook.background import Background
 from webhook.cluster.client import METADATA, NOT_FOUND, Api, ApiError, Json
 from webhook.decision.admission import Answer
 from webhook.decision.workload import KINDS, Kind
-from webhook.tls.certificates import Background
 
 log = logging.getLogger("webhook")
 

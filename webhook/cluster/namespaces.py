@@ -30,6 +30,7 @@ from urllib.parse import quote
 import orjson
 import urllib3
 
+from webhook.background import Background
 from webhook.cluster.client import (
     GONE,
     METADATA,
@@ -41,7 +42,6 @@ from webhook.cluster.client import (
     Json,
 )
 from webhook.decision.settings import Namespace, is_label
-from webhook.tls.certificates import Background
 
 log = logging.getLogger("webhook.cluster.namespaces")
 

@@ -23,8 +23,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from webhook.background import Background, jittered
 from webhook.cluster.client import NOT_FOUND, Api, ApiError, Backoff, Json
-from webhook.tls.certificates import Background, jittered, untimely
+from webhook.tls.certificates import untimely
 
 log = logging.getLogger("webhook.cluster.trust")
 

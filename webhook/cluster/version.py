@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from webhook.background import Background, jittered
 from webhook.cluster.client import FORBIDDEN, METADATA, NOT_FOUND, Api, ApiError, Backoff, Json
 from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster, ServerVersion
 from webhook.decision.workload import ROLLOUT, mapping
-from webhook.tls.certificates import Background, jittered
 
 log = logging.getLogger("webhook.cluster.version")
 

@@ -30,7 +30,7 @@ MARK: Final = PREFIX + INJECT
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Action:
     """What is to be done with a workload.
 
     Args:
@@ -40,7 +40,7 @@ class Verdict:
         restarts: whether pods restart.
         settings: the settings whose injections come, change or go.
         result: the workload as it shall be.
-        put_off: whether nothing is to be done although there were something to do.
+        deferred: whether nothing is to be done although there were something to do.
         done: whether there is nothing left to do, so that it may be one that an earlier run has
             begun.
     """
@@ -51,11 +51,11 @@ class Verdict:
     restarts: bool = False
     settings: tuple[str, ...] = ()
     result: Json | None = None
-    put_off: bool = False
+    deferred: bool = False
     done: bool = False
 
 
-class Judge(Protocol):
+class Planner(Protocol):
     """Tells what is to be done with a workload.
 
     `alone` tells whether the whole patch may be sent past a webhook that does not do its part.
@@ -64,7 +64,7 @@ class Judge(Protocol):
     manager: str
     alone: bool
 
-    def judge(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Action:
         """Tell what is to be done with a workload, as the API server stores it."""
 
 
@@ -86,21 +86,21 @@ class Backfill:
         self._admission = admission
         self._restart = restart
 
-    def judge(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Action:
         """Tell what is to be done with a workload."""
-        found = state.standing(self._admission, kind, workload)
+        found = state.workload_state(self._admission, kind, workload)
         decision = found.decision
         if found.state == state.REFUSED and decision.operations:
-            return Verdict(found.reason, put_off=True)
+            return Action(found.reason, deferred=True)
         if found.state not in (state.STALE, state.UNPATCHED):
-            return Verdict(found.reason, done=found.injected)
+            return Action(found.reason, done=found.injected)
         reason, settings = found.reason, found.changes
         if decision.restarts and not self._restart:
             request = state.request(kind, workload, manager=self.manager)
             decision = self._admission.decide(request)
             reason = "what lies outside the pod template alone"
             settings = tuple(name for name in settings if name in _OUTSIDE)
-        return Verdict(
+        return Action(
             reason,
             decision.operations,
             restarts=decision.restarts,
@@ -120,7 +120,7 @@ class Revert:
     Args:
         admission: the webhook's decision; none where no webhook is installed, so that nothing is
             in scope.
-        disable: whether what is in scope is marked `inject: disabled` first, else it is put off.
+        disable: whether what is in scope is marked `inject: disabled` first, else it is deferred.
     """
 
     manager = REVERT
@@ -131,30 +131,30 @@ class Revert:
         self._disable = disable
         self._bare = _injects_nothing()
 
-    def judge(self, kind: Kind, workload: Json) -> Verdict:
+    def plan(self, kind: Kind, workload: Json) -> Action:
         """Tell what is to be done with a workload."""
         if malformed(workload):
-            return Verdict("it is malformed")
+            return Action("it is malformed")
         read = self._bare.ledger.read
         records = [read(workload, in_template=each) for each in (True, False)]
         if not any(records):
             # Nothing stays on it that would tell of an earlier run, but its mark.
             marked = mapping(mapping(workload.get("metadata")).get("annotations")).get(MARK)
             done = self._disable and marked == "disabled"
-            return Verdict("bears no record of injections", done=done)
+            return Action("has no record of injections", done=done)
         named = {place.setting for record in records for place, _ in record.entries}
         mark: tuple[Operation, ...] = ()
         after = workload
         if self._in_scope(kind, workload):
             if not self._disable:
-                reason = "it is still in scope: withdraw its opt-in first, or say --disable"
-                return Verdict(reason, put_off=True)
+                reason = "it is still in scope: remove the label first, or say --disable"
+                return Action(reason, deferred=True)
             mark, after = _marked(workload)
         request = state.request(kind, after, before=workload, manager=self.manager)
         decision = self._bare.decide(request)
         if not decision.operations:
-            return Verdict(f"nothing can be taken out: {decision.skipped}")
-        return Verdict(
+            return Action(f"nothing can be taken out: {decision.skipped}")
+        return Action(
             "is marked disabled, and what was injected is taken out"
             if mark
             else "what was injected is taken out",

@@ -1,33 +1,17 @@
-"""Rollouts as a backfill meets them: may one begin, how far is it, which comes first, and when.
+"""How far a rollout is, as a backfill meets it, whether one may begin, and when one has failed.
 
 Nothing here asks a cluster or a clock: everything is read off objects as the API server stores
 them. How far a rollout is follows `kubectl rollout status`, and where `kubectl` is content with
 pods that are ready, pods must be available (ready for `minReadySeconds`) here.
-
-The least risky first. A workload's risk is, by falling weight:
-
-    0  no pod restarts
-    1  no pod goes before the one that takes its place is available
-    2  some go at a time: Deployments and Argo Rollouts
-    3  the same: DaemonSets
-    4  the same: StatefulSets
-    5  all go at once: `Recreate`, or the only pod
-
-then how many pods it has, then its name. Namespace by namespace: first the one whose riskiest
-workload is the least risky, then the one with the fewest pods to restart, then by name.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, time, tzinfo
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from webhook.decision.draft import Operation
-from webhook.decision.estimate import estimate
 from webhook.decision.workload import (
     DAEMON_SET,
     DEFAULT_DEADLINE_SECONDS,
@@ -38,7 +22,6 @@ from webhook.decision.workload import (
     Kind,
     grace_seconds,
     mapping,
-    resolved,
     rolling_update,
     strategy,
     strategy_type,
@@ -179,7 +162,7 @@ def _replicas(workload: Json) -> int:
 # --- may it begin --------------------------------------------------------------------------------
 
 
-def hindrance(kind: Kind, workload: Json, *, restarts: bool) -> str | None:
+def blocker(kind: Kind, workload: Json, *, restarts: bool) -> str | None:
     """Say why a workload is not to be changed now; none where it may be.
 
     Args:
@@ -223,7 +206,7 @@ def blocking_budget(budgets: Iterable[Json], kind: Kind, workload: Json) -> str 
 
 
 def selects(selector: Any, labels: Mapping[str, Any]) -> bool:
-    """Tell whether a label selector selects what bears these labels; an empty one selects all."""
+    """Tell whether a label selector selects what has these labels; an empty one selects all."""
     if not isinstance(selector, dict):
         return False
     wanted = mapping(selector.get("matchLabels"))
@@ -242,9 +225,6 @@ def _meets(expression: Json, labels: Mapping[str, Any]) -> bool:
     return (key in labels) == (operator == "Exists")
 
 
-# --- how long ------------------------------------------------------------------------------------
-
-
 def pods(kind: Kind, workload: Json) -> int:
     """Tell how many pods a workload has; of a DaemonSet, on how many nodes it runs."""
     if kind is DAEMON_SET:
@@ -252,43 +232,10 @@ def pods(kind: Kind, workload: Json) -> int:
     return _replicas(workload)
 
 
-def out_at_once(kind: Kind, workload: Json) -> int:
-    """Tell how many pods a rollout may take away before those that take their places are there."""
-    there = pods(kind, workload)
-    used = strategy_type(kind, workload)
-    rolling = rolling_update(kind, workload)
-    if used == "Recreate":
-        return there
-    if kind is STATEFUL_SET:
-        return min(there, max(1, resolved(rolling.get("maxUnavailable", 1), there, math.ceil)))
-    if kind is DAEMON_SET:
-        return min(there, resolved(rolling.get("maxUnavailable", 1), there, math.ceil))
-    surge = resolved(rolling.get("maxSurge", "25%"), there, math.ceil)
-    if kind is ROLLOUT:
-        canary = strategy(kind, workload).get("canary")
-        if not isinstance(canary, dict):
-            return 0
-        rolling = canary
-        surge = resolved(rolling.get("maxSurge", "25%"), there, math.ceil)
-    unavailable = resolved(rolling.get("maxUnavailable", "25%"), there, math.floor)
-    # Where both come to nothing, the controller takes one away: else it could do nothing at all.
-    return min(there, unavailable or (0 if surge else 1))
+# --- when it has failed ---------------------------------------------------------------------------
 
 
-def least_seconds(kind: Kind, workload: Json) -> int:
-    """Tell how long a rollout takes at the least, by what the workload says of itself."""
-    found = estimate(kind, workload)
-    if found.steps is not None:
-        return found.steps * found.step_seconds
-    there = pods(kind, workload)
-    if kind is not DAEMON_SET or not there:
-        return found.step_seconds if there else 0
-    rolling = rolling_update(kind, workload)
-    surge = resolved(rolling.get("maxSurge", 0), there, math.ceil)
-    return math.ceil(there / max(1, out_at_once(kind, workload) + surge)) * found.step_seconds
-
-
-def patience(kind: Kind, workload: Json) -> int:
+def progress_timeout(kind: Kind, workload: Json) -> int:
     """Tell after how many seconds without a step ahead a rollout counts as failed.
 
     Its progress deadline, or where there is none ten minutes and `minReadySeconds`; on top the
@@ -327,149 +274,3 @@ def _timed_pause(workload: Json) -> bool:
     steps = _steps(workload)
     at = _number(mapping(workload.get("status")).get("currentStepIndex"))
     return at < len(steps) and _pause_seconds(steps[at]) > 0
-
-
-# --- which first ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What is to become of one workload.
-
-    Args:
-        kind: its kind.
-        namespace: its namespace.
-        name: its name.
-        reason: why it is to change.
-        restarts: whether its pods restart.
-        pods: how many of them there are.
-        out: how many of them may be away at once.
-        seconds: how long that takes at the least.
-        settings: the settings whose injections come, change or go.
-        operations: the JSON Patch.
-        begun: whether it is patched already, and rolling: it is only awaited.
-    """
-
-    kind: Kind
-    namespace: str
-    name: str
-    reason: str = ""
-    restarts: bool = False
-    pods: int = 0
-    out: int = 0
-    seconds: int = 0
-    settings: tuple[str, ...] = ()
-    operations: Sequence[Operation] = field(default=(), repr=False)
-    begun: bool = False
-
-    @property
-    def place(self) -> str:
-        """Name it, as in `shop/deployment/web`."""
-        return f"{self.namespace}/{self.kind.name.lower()}/{self.name}"
-
-    @property
-    def restarting(self) -> int:
-        """How many pods restart."""
-        return self.pods if self.restarts else 0
-
-    @property
-    def risk(self) -> tuple[int, int, str, str]:
-        """What it is ordered by; see above."""
-        return (self._class(), self.pods, self.name, self.kind.name)
-
-    def _class(self) -> int:
-        if not self.restarting:
-            return 0
-        if self.out >= self.pods:
-            return 5
-        if not self.out:
-            return 1
-        return {DAEMON_SET: 3, STATEFUL_SET: 4}.get(self.kind, 2)
-
-
-def ordered(changes: Iterable[Change]) -> list[list[Change]]:
-    """Put changes in order, the least risky first: those of a namespace together.
-
-    What is rolling already comes before everything else, in a group of its own.
-    """
-    spaces: dict[str, list[Change]] = {}
-    begun = []
-    for each in changes:
-        if each.begun:
-            begun.append(each)
-        else:
-            spaces.setdefault(each.namespace, []).append(each)
-    groups = [sorted(each, key=lambda one: one.risk) for each in spaces.values()]
-    groups.sort(
-        key=lambda group: (
-            group[-1].risk[0],
-            sum(each.restarting for each in group),
-            group[0].namespace,
-        )
-    )
-    return ([sorted(begun, key=lambda one: one.place)] if begun else []) + groups
-
-
-def least_total(groups: Iterable[Sequence[Change]], concurrent: int, pause: int = 0) -> int:
-    """Tell how long everything takes at the least, so many rollouts at once.
-
-    Args:
-        groups: the changes in order; a group begins when the one before it is done.
-        concurrent: how many rollouts at once.
-        pause: the seconds from the end of one rollout to the begin of the next.
-    """
-    total = 0
-    rolled = 0
-    for group in groups:
-        ends: list[int] = [0] * concurrent
-        for each in group:
-            if each.restarting:
-                first = min(range(concurrent), key=ends.__getitem__)
-                ends[first] += each.seconds + (pause if rolled >= concurrent else 0)
-                rolled += 1
-        total += max(ends)
-    return total
-
-
-# --- when ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The hours of the day in which rollouts may begin, as a clock on the wall of `zone` shows.
-
-    Args:
-        start: from when on.
-        end: until when; before `start`, it is on the next day.
-        zone: the time zone; the machine's own where none.
-    """
-
-    start: time
-    end: time
-    zone: tzinfo | None = None
-
-    def is_open(self, now: datetime) -> bool:
-        """Tell whether one may begin at a moment, which must know its own zone."""
-        shown = now.astimezone(self.zone).time()
-        if self.start < self.end:
-            return self.start <= shown < self.end
-        return shown >= self.start or shown < self.end
-
-
-def window(text: str, zone: tzinfo | None = None) -> Window:
-    """Read `22:00-06:00`.
-
-    Raises:
-        ValueError: it is none.
-    """
-    found = re.fullmatch(r"(\d\d):(\d\d)-(\d\d):(\d\d)", text.strip(), re.ASCII)
-    try:
-        if found:
-            hours = [int(each) for each in found.groups()]
-            read = Window(time(hours[0], hours[1]), time(hours[2], hours[3]), zone)
-            if read.start != read.end:
-                return read
-    except ValueError:
-        pass
-    message = f"expected two times of day such as 22:00-06:00, not {text!r}"
-    raise ValueError(message)

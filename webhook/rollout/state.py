@@ -1,11 +1,11 @@
 """Where a workload of the cluster stands: what would become of it if it were decided afresh.
 
 It is sent down the very path that a request of `seamless backfill` takes: an UPDATE that brings the
-object as it is, decided afresh. So what is told here is what a backfill would do, or a rollout.
+object as it is, decided afresh. So what is said here is what a backfill would do, or a rollout.
 
-    patched       bears injections, and there is nothing to change but the words of their record
-    stale         bears a record, and deciding afresh changes something
-    unpatched     bears none, and would get some
+    patched       has injections, and there is nothing to change but the words of their record
+    stale         has a record, and deciding afresh changes something
+    unpatched     has none, and would get some
     opted-out     says `inject: disabled`, or its namespace does
     out-of-scope  nothing is injected: not selected, excluded, being deleted, of another kind, not
                   serving, nothing to inject; the reason tells which
@@ -58,7 +58,7 @@ _SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class WorkloadState:
     """Where one workload stands.
 
     Args:
@@ -67,7 +67,7 @@ class Standing:
         decision: what deciding afresh makes of it.
         changes: the settings whose injections that would add, change or take out; none where the
             webhook never looks at it.
-        injected: whether it bears a record of injections now.
+        injected: whether it has a record of injections now.
     """
 
     state: State
@@ -77,7 +77,7 @@ class Standing:
     injected: bool = False
 
 
-def standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
+def workload_state(admission: Admission, kind: Kind, workload: Json) -> WorkloadState:
     """Tell where a workload stands.
 
     Args:
@@ -86,17 +86,17 @@ def standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
         workload: the object as the API server stores it; it is not changed.
     """
     try:
-        return _standing(admission, kind, workload)
+        return _workload_state(admission, kind, workload)
     except RecursionError:
-        return Standing(
+        return WorkloadState(
             OUT_OF_SCOPE, "it is nested too deeply", Decision(skipped=SkipReason.MALFORMED)
         )
-    except Exception as error:  # the webhook lets it pass unpatched; the others are still told of
+    except Exception as error:  # the webhook lets it pass unpatched; the others are still reported
         name = mapping(workload.get("metadata")).get("name")
         log.exception("%s %r: unexpected error", kind.name, name)
         what = type(error).__name__
         reason = f"an unexpected error ({what}): the webhook would let it pass unpatched"
-        return Standing(UNPATCHED, reason, Decision(skipped=SkipReason.ERROR))
+        return WorkloadState(UNPATCHED, reason, Decision(skipped=SkipReason.ERROR))
 
 
 def request(
@@ -118,7 +118,7 @@ def request(
     """
     metadata = mapping(workload.get("metadata"))
     return Request(
-        uid="standing",
+        uid="state",
         kind=GroupVersionKind(group=kind.group, version=kind.version, kind=kind.name),
         operation=operation,
         name=metadata.get("name"),
@@ -136,54 +136,58 @@ def _old(workload: Json) -> Any:
     return None
 
 
-def _standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
+def _workload_state(admission: Admission, kind: Kind, workload: Json) -> WorkloadState:
     decision = admission.decide(request(kind, workload))
-    bears = not malformed(workload) and any(_records(admission, workload))
+    recorded = not malformed(workload) and any(_records(admission, workload))
     if decision.skipped in _LEFT_ALONE:
         state, reason, remedy = _LEFT_ALONE[decision.skipped]
         if decision.skipped == SkipReason.MALFORMED:
             reason = "; ".join(alert.text for alert in decision.alerts)
         elif decision.skipped == SkipReason.DISABLED:
             reason = f"inject: disabled on {_who_says_disabled(workload)}"
-        changes = _changes(admission, workload, decision) if bears else ()
-        told = f"{reason}; {remedy}" if bears and remedy else reason
-        return Standing(state, told, decision, changes, bears)
-    found = _in_scope(admission, workload, decision, bears=bears)
+        changes = _changes(admission, workload, decision) if recorded else ()
+        text = f"{reason}; {remedy}" if recorded and remedy else reason
+        return WorkloadState(state, text, decision, changes, recorded)
+    found = _in_scope(admission, workload, decision, recorded=recorded)
     refusal = _refusal(admission, kind, workload) if _warns_of_settings(decision) else None
     if refusal is None:
         return found
-    told = f"would be refused if it were created: {refusal}; until then {found.state} without it"
-    return Standing(REFUSED, _audits(admission) + told, decision, found.changes, bears)
+    text = f"would be refused if it were created: {refusal}; until then {found.state} without it"
+    return WorkloadState(REFUSED, _audits(admission) + text, decision, found.changes, recorded)
 
 
 def _audits(admission: Admission) -> str:
     return "audit mode: " if admission.configuration.mode == "audit" else ""
 
 
-def _in_scope(admission: Admission, workload: Json, decision: Decision, *, bears: bool) -> Standing:
+def _in_scope(
+    admission: Admission, workload: Json, decision: Decision, *, recorded: bool
+) -> WorkloadState:
     applied = ", ".join(decision.applied)
     restarts = "pods would restart" if decision.restarts else "no pod would restart"
     audits = _audits(admission)
-    if bears and decision.applied and _only_record(decision):
+    if recorded and decision.applied and _only_record(decision):
         # Nothing that was injected differs: no reason to restart a pod.
-        return Standing(PATCHED, f"bears {applied}", decision, injected=True)
-    if bears and decision.operations:
+        return WorkloadState(PATCHED, f"has {applied}", decision, injected=True)
+    if recorded and decision.operations:
         changes = _changes(admission, workload, decision)
         # A record of other fields, or one that nobody can read, is put right without a setting.
         what = ", ".join(changes) or _paths(decision)
-        return Standing(STALE, f"{audits}would change {what}; {restarts}", decision, changes, bears)
+        return WorkloadState(
+            STALE, f"{audits}would change {what}; {restarts}", decision, changes, recorded
+        )
     if decision.skipped == SkipReason.ANNOTATIONS_FULL:
         reason = "nothing can be injected: no room for its record in the annotations"
-        return Standing(UNPATCHED, reason, decision, injected=bears)
+        return WorkloadState(UNPATCHED, reason, decision, injected=recorded)
     if decision.operations:
         reason = f"{audits}would get {applied}; {restarts}"
-        return Standing(UNPATCHED, reason, decision, decision.applied)
+        return WorkloadState(UNPATCHED, reason, decision, decision.applied)
     reason = (
         (decision.skipped and _NOTHING.get(decision.skipped))
         or decision.skipped
         or "nothing to inject"
     )
-    return Standing(OUT_OF_SCOPE, reason, decision)
+    return WorkloadState(OUT_OF_SCOPE, reason, decision)
 
 
 _LEAVES: Final = "still injected: leaves with the next rollout, or by seamless revert"
@@ -252,8 +256,8 @@ def _refusal(admission: Admission, kind: Kind, workload: Json) -> str | None:
     created = {**created, "spec": {**spec, "template": pod_template}}
     refused = admission.decide(request(kind, created, "CREATE")).refused
     more = len(refused) - _SHOWN
-    told = "; ".join(map(str, refused[:_SHOWN]))
-    return f"{told}; and {more} more" if more > 0 else told or None
+    text = "; ".join(map(str, refused[:_SHOWN]))
+    return f"{text}; and {more} more" if more > 0 else text or None
 
 
 def _without_record(owner: Json) -> Json:

@@ -12,10 +12,10 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from webhook.background import Background
 from webhook.decision.admission import Admission, Answer
 from webhook.decision.configuration import Configuration, ConfigurationError, parse
 from webhook.decision.settings import InvalidSettingError
-from webhook.tls.certificates import Background
 
 log = logging.getLogger("webhook")
 

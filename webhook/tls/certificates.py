@@ -12,11 +12,9 @@ import contextlib
 import ipaddress
 import logging
 import os
-import random
 import ssl
 import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,14 +26,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from webhook.background import Background, Runnable, jittered
+
 log = logging.getLogger("webhook.certificates")
 
 BACKDATED: Final = timedelta(minutes=5)
 _SELF_SIGNED_FOR: Final = timedelta(days=365)
 _POLL_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = 1.0
-_AFTER_A_BUG_SECONDS: Final = 30.0
-_STOP_SECONDS: Final = 3.0
 
 Clock = Callable[[], datetime]
 
@@ -309,7 +307,7 @@ def _general_name(name: str) -> x509.GeneralName:
 # --- sources -------------------------------------------------------------------------------------
 
 
-class Certificates(Protocol):
+class Certificates(Runnable, Protocol):
     """Where the server's certificate comes from, and how it stays good."""
 
     @property
@@ -327,6 +325,9 @@ class Certificates(Protocol):
 
     def expires(self) -> datetime | None:
         """Tell when what is served ends."""
+
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Give numbers of this source alone, each with its help text."""
 
 
 class FixedCertificate:
@@ -352,54 +353,9 @@ class FixedCertificate:
         """Tell when it ends."""
         return self._pair.expires()
 
-
-class Background:
-    """Runs a step again and again in a daemon thread until it is stopped.
-
-    Args:
-        name: the thread's.
-        step: does one round, and tells how many seconds to wait before the next. What it raises is
-            logged and does not end the thread.
-    """
-
-    def __init__(self, name: str, step: Callable[[], float]) -> None:
-        self.stopped = False
-        self._name = name
-        self._step = step
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin, at once."""
-        if self._thread is None and not self.stopped:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End; waits a little for a round under way, which a daemon thread may also leave."""
-        self.stopped = True
-        self._wake.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_STOP_SECONDS)
-
-    def wake(self) -> None:
-        """Begin the next round now."""
-        self._wake.set()
-
-    def _run(self) -> None:
-        while not self.stopped:
-            try:
-                delay = self._step()
-            except Exception:  # the boundary: background work goes on, whatever goes wrong
-                log.exception("%s: unexpected error, trying again", self._name)
-                delay = _AFTER_A_BUG_SECONDS
-            self._wake.wait(delay)
-            self._wake.clear()
-
-
-def jittered(seconds: float) -> float:
-    """Spread replicas that started together: 80 to 120 % of it."""
-    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Have no more numbers."""
+        return {}
 
 
 class FileCertificates:
@@ -438,7 +394,7 @@ class FileCertificates:
         self._client_ca = client_ca
         self._names = tuple(names)
         self._clock = clock
-        self._on_change = on_change
+        self.on_change = on_change
         self._served: tuple[Pair, bytes | None] | None = None
         self._refused: tuple[object, str] | None = None
         self._said: str | None = None
@@ -471,7 +427,7 @@ class FileCertificates:
             return self._refuse(content, f"{self._files[0].parent}: {error}")
         self._served, self._refused, self._said = (pair, client_ca), None, None
         log.info("serving %s, good until %s", self._files[0], pair.expires())
-        self._on_change()
+        self.on_change()
         return jittered(_POLL_SECONDS)
 
     def _refuse(self, content: object, reason: str) -> float:
@@ -506,3 +462,8 @@ class FileCertificates:
     def expires(self) -> datetime | None:
         """Tell when the pair that is served ends."""
         return self._served[0].expires() if self._served else None
+
+    def metrics(self) -> Mapping[str, tuple[str, float]]:
+        """Tell whether the files hold what is not served."""
+        text = "Whether the certificate's files hold something that is not served: 1, or 0."
+        return {"seamless_certificate_files_refused": (text, self.refused() is not None)}

@@ -22,11 +22,12 @@ import uvloop
 from tests.servers import JSON, PATIENCE_SECONDS, REVIEW, Server, ask, trusting
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
-from webhook.serving.app import Limits, State, webhook_app
-from webhook.serving.app import listener as new_listener
+from webhook.serving.app import State, webhook_app
 from webhook.serving.connections import Bounds, Connection, Connections
 from webhook.serving.connections import Server as Listener
+from webhook.serving.load import Limits
 from webhook.serving.metrics import Metrics
+from webhook.serving.run import listener as new_listener
 from webhook.tls.certificates import new_context, self_signed, serve, utc_now
 
 ENTRY = b'{"name":"A_NAME","value":"value"},'

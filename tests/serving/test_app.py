@@ -20,7 +20,8 @@ from webhook.decision.configuration import Configuration
 from webhook.decision.mutations.model import Mutation
 from webhook.decision.review import Request
 from webhook.decision.settings import Namespace
-from webhook.serving.app import Limits, State, health_app, webhook_app
+from webhook.serving.app import State, health_app, webhook_app
+from webhook.serving.load import Limits
 from webhook.serving.metrics import Metrics
 
 REVIEW = Path("examples/review.json").read_bytes()

@@ -15,7 +15,7 @@ from tests.cluster.fake_api import Fault, once, until
 from tests.cluster.served import Served
 from tests.servers import Server
 from webhook.cluster.client import Backoff
-from webhook.cluster.standings import Gauges, StandingsWatch, survey
+from webhook.cluster.survey import Gauges, SurveyWatch, survey
 from webhook.cluster.version import CRD_PATH, NODES_PATH
 from webhook.cluster.workloads import Workloads
 from webhook.decision.configuration import Configuration
@@ -43,10 +43,10 @@ def api() -> Iterator[Served]:
     server.close()
 
 
-def watch(api: Served, seconds: float = 600.0, *, ready: bool = True) -> StandingsWatch:
+def watch(api: Served, seconds: float = 600.0, *, ready: bool = True) -> SurveyWatch:
     """Make a watch that hardly waits after a failure."""
     backoff = Backoff(first=0.01, most=0.01)
-    return StandingsWatch(api.api(), lambda: EVERYTHING, lambda: ready, seconds, backoff=backoff)
+    return SurveyWatch(api.api(), lambda: EVERYTHING, lambda: ready, seconds, backoff=backoff)
 
 
 def exported(gauges: Gauges) -> str:

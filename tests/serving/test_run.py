@@ -18,7 +18,7 @@ import uvloop
 
 from tests.replicas import LINGER_SECONDS, Drill
 from tests.servers import PATIENCE_SECONDS, REVIEW, Server, ask, trusting
-from tests.serving.test_overload import HEAD, Running, running, until
+from tests.serving.test_load import HEAD, Running, running, until
 
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(REVIEW) + REVIEW
 

@@ -18,15 +18,15 @@ from typing import Final, NamedTuple
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from webhook.background import Background, jittered
 from webhook.cluster.client import FORBIDDEN, NOT_FOUND, Api, ApiError, Backoff, Json
 from webhook.cluster.workloads import Namespaces, Workloads
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
 from webhook.decision.workload import KINDS, Kind, mapping
-from webhook.rollout.state import STATES, standing
-from webhook.tls.certificates import Background, jittered
+from webhook.rollout.state import STATES, workload_state
 
-log = logging.getLogger("webhook.cluster.standings")
+log = logging.getLogger("webhook.cluster.survey")
 
 PAGE: Final = 100
 """Objects asked for at a time: a hundred of 30 kB take some 30 MB once they are decoded."""
@@ -44,8 +44,8 @@ class Row(NamedTuple):
         name: its name.
         state: one of `webhook.rollout.state.STATES`.
         reason: why.
-        injected: whether it bears injections now.
-        applied: the settings whose injections it would bear, decided afresh.
+        injected: whether it has injections now.
+        applied: the settings whose injections it would have, decided afresh.
         changes: the settings whose injections that would add, change or take out.
         restarts: whether its pods would restart for it.
     """
@@ -120,11 +120,11 @@ def survey(
         if namespace is None or error.status not in (FORBIDDEN, NOT_FOUND):
             raise
         unknown = (namespace,) if error.status == FORBIDDEN else ()
-    rows = sorted(look(workloads, admission, namespace, selector))
+    rows = sorted(survey_rows(workloads, admission, namespace, selector))
     return Survey(rows, unknown)
 
 
-def look(
+def survey_rows(
     workloads: Workloads,
     admission: Admission,
     namespace: str | None = None,
@@ -149,7 +149,7 @@ def look(
 
 
 def _row(admission: Admission, kind: Kind, workload: Json) -> Row:
-    found = standing(admission, kind, workload)
+    found = workload_state(admission, kind, workload)
     metadata = mapping(workload.get("metadata"))
     # Of the words that come again with every workload one copy is enough.
     same = sys.intern
@@ -231,7 +231,7 @@ class Gauges(Collector):
         )
 
 
-class StandingsWatch(Gauges):
+class SurveyWatch(Gauges):
     """Looks at all workloads every now and then, beside the webhook's own work.
 
     It reads small pages and rests after each, nine times as long as it took, so that it takes at
@@ -262,7 +262,7 @@ class StandingsWatch(Gauges):
         self._seconds = seconds
         self._backoff = backoff or Backoff(most=300.0)
         self._stopping = threading.Event()
-        self._background = Background("standings", self.step)
+        self._background = Background("survey", self.step)
 
     def start(self) -> None:
         """Begin."""
@@ -279,7 +279,7 @@ class StandingsWatch(Gauges):
             return _NOT_READY_SECONDS
         began = time.monotonic()
         try:
-            rows = look(self._workloads, self._admission(), pause=self._pause)
+            rows = survey_rows(self._workloads, self._admission(), pause=self._pause)
             totals = _totals(Counter(row.state for row in rows))
         except _StoppedError:
             return 0.0
