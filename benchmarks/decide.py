@@ -14,12 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jsonpatch
-import msgspec
 import orjson
 
-from webhook.decision import review
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
+from webhook.decision.partial import decoded
 from webhook.serving.app import tune_garbage_collector
 
 Json = dict[str, Any]
@@ -126,9 +125,10 @@ def admission_review(new: Json, old: Json | None) -> bytes:
 
 def admitted(admission: Admission, plain: Json) -> Json:
     """Give an object as it is after the webhook has seen it."""
-    decision = admission.decide(review.decode(admission_review(plain, None)))
+    decision = admission.decide(admission.decode(admission_review(plain, None)))
     assert decision.result is not None
-    result: Json = msgspec.json.decode(msgspec.json.encode(decision.result))
+    written = orjson.dumps(decision.result, default=decoded)
+    result: Json = orjson.loads(written)
     return result
 
 

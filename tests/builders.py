@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import jsonpatch
-import msgspec
 import orjson
 
 from webhook.decision.admission import Admission, Answer, Decision
 from webhook.decision.configuration import Configuration
 from webhook.decision.mutations.model import Cluster, ServerVersion
-from webhook.decision.review import Request, decode
+from webhook.decision.partial import decoded
+from webhook.decision.review import Request
 from webhook.decision.settings import Namespace
 
 Json = dict[str, Any]
@@ -226,15 +226,25 @@ def canonical(value: Any) -> bytes:
     """Give JSON that is equal for equal values, and tells `1` from `true` and `1.0`."""
     if value is ...:
         return b""
+    return written(value, sort=True)
+
+
+def written(value: Any, *, sort: bool = False) -> bytes:
+    """Write JSON, of which a part may be undecoded."""
     try:
-        return orjson.dumps(value, default=undecoded, option=orjson.OPT_SORT_KEYS)
+        return orjson.dumps(value, default=undecoded, option=orjson.OPT_SORT_KEYS if sort else None)
     except TypeError:  # a number that has more than 64 bits
-        return json.dumps(value, default=undecoded, sort_keys=True).encode()
+        return json.dumps(value, default=undecoded, sort_keys=sort).encode()
 
 
 def undecoded(raw: Any) -> Any:
     """Decode what a decision leaves as it came: nobody asks for it."""
-    return msgspec.json.decode(raw)
+    return decoded(raw)
+
+
+def plain(value: Any) -> Any:
+    """Give a value of which nothing is undecoded, to be looked into."""
+    return json.loads(canonical(value))
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
@@ -287,11 +297,6 @@ def review(given: Any, old: Any = None, **more: Any) -> Json:
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
 
 
-def request_of(content: Json) -> Request:
-    """Decode a review, the way that bytes go."""
-    return decode(msgspec.json.encode(content))
-
-
 def namespaces(
     labels: Mapping[str, Any] | None = None, **annotations: Any
 ) -> Callable[[Admission], Callable[[str], Namespace | None]]:
@@ -330,9 +335,14 @@ def admission(
 DEFAULT: Final = admission()
 
 
+def request_of(content: Json, by: Admission = DEFAULT) -> Request:
+    """Decode a review, the way that bytes go."""
+    return by.decode(written(content))
+
+
 def decide(given: Json, old: Json | None = None, by: Admission = DEFAULT, **more: Any) -> Decision:
     """Decide about a workload, and see that what must always hold does hold."""
-    decision = by.decide(request_of(review(given, old, **more)))
+    decision = by.decide(request_of(review(given, old, **more), by))
     patched = apply(copy.deepcopy(given), decision.operations)
     if decision.result is not None:
         assert canonical(patched) == canonical(decision.result), "the patch gives another object"
@@ -359,7 +369,7 @@ def codes(decision: Decision) -> set[str]:
 
 def answer(given: Any, old: Any = None, by: Admission = DEFAULT, **more: Any) -> Answer:
     """Answer a review, bytes to bytes."""
-    return by.answer(msgspec.json.encode(review(given, old, **more)))
+    return by.answer(written(review(given, old, **more)))
 
 
 def response(given: Any, old: Any = None, by: Admission = DEFAULT, **more: Any) -> Json:

@@ -39,7 +39,6 @@ from tests.builders import (
 )
 from tests.decision.validation import complaints
 from webhook.decision.mutations.model import ServerVersion
-from webhook.decision.review import decode
 
 EXEC_30 = {"exec": {"command": ["sleep", "30"]}}
 USERS_HOOKS = [
@@ -259,7 +258,8 @@ def test_a_word_that_is_written_as_an_escape_is_found() -> None:
     odd = body.replace(b"kubernetes.io/os", b"kubernetes.io\\/os")
     assert odd != body
     for each in (body, odd):
-        decision = admission(server=OLD_SERVER).decide(decode(each))
+        by = admission(server=OLD_SERVER)
+        decision = by.decide(by.decode(each))
         assert hooks(decision.result) == [None]
 
 

@@ -17,7 +17,7 @@ import jsonschema
 import kubernetes_validate.utils as schemas
 import referencing
 
-from tests.builders import STRATEGY_KEY, Json, pod_of
+from tests.builders import STRATEGY_KEY, Json, plain, pod_of
 from webhook.decision.quantities import amount
 
 VERSIONS: Final = tuple(
@@ -44,7 +44,8 @@ def _validator(version: str, kind: str) -> Any:
 
 def fits_schema(given: Json, version: str) -> bool:
     """Tell whether an object of a built-in kind fits its schema; others always do."""
-    return given["kind"] == "Rollout" or bool(_validator(version, given["kind"]).is_valid(given))
+    kind = given["kind"]
+    return kind == "Rollout" or bool(_validator(version, kind).is_valid(plain(given)))
 
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -63,6 +64,7 @@ _LINUX_ONLY: Final = (
 
 def complaints(given: Json) -> set[str]:
     """Say what an API server would refuse, beyond the schema."""
+    given = plain(given)
     return {
         *_of_pod(given),
         *_of_spec(given),

@@ -55,7 +55,6 @@ from webhook.decision.admission import Admission
 from webhook.decision.configuration import ConfigurationError
 from webhook.decision.mutations.readiness_probe import Probe, parse_probe
 from webhook.decision.partial import alike
-from webhook.decision.review import decode
 from webhook.decision.settings import PREFIX, WORKLOAD, InvalidSettingError, Table
 from webhook.decision.workload import KINDS as WORKLOAD_KINDS
 from webhook.decision.workload import malformed
@@ -414,7 +413,7 @@ def record(data: bytes) -> None:
     _decide(by, given, old, choices.pick(MANAGERS))
     if not complaints(given):
         content = review(given, old, options={"fieldManager": choices.pick(MANAGERS)})
-        decided = by.decide(decode(dumps(content)))
+        decided = by.decide(by.decode(dumps(content)))
         if decided.result is not None:
             left = complaints(decided.result)
             assert not left, f"a valid workload became invalid: {left}"

@@ -7,13 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-import msgspec
 import orjson
 
-from tests.builders import Json, apply, canonical, operations_of, review
+from tests.builders import Json, apply, canonical, operations_of, review, written
 from webhook.decision.admission import Admission, Answer, Decision
 from webhook.decision.mutations.precheck import NAME
-from webhook.decision.review import decode
 
 _LONGEST_COMPLAINT: Final = 2_000
 _LONGEST_REFUSAL: Final = 20_000
@@ -130,7 +128,7 @@ def check_settled(decided: Decision, by: Admission) -> None:
         return
     # A template that was kept would have been decided otherwise as a new one.
     for old in (decided.result,) if decided.kept else (None, decided.result):
-        again = by.decide(decode(msgspec.json.encode(review(decided.result, old))))
+        again = by.decide(by.decode(written(review(decided.result, old))))
         assert again.skipped != "malformed"
         assert not again.operations, again.operations
         assert not again.restarts

@@ -47,6 +47,7 @@ from webhook.decision.settings import (
     Table,
 )
 from webhook.decision.workload import (
+    READS,
     Kind,
     containers,
     find_kind,
@@ -159,6 +160,16 @@ class Admission:
         self.table = Table(setting for each in self.mutations for setting in each.settings)
         self._names = tuple(self.table)
         self.ledger = Ledger(place for each in self.mutations for place in each.fields)
+        self._decoder = review.decoder(
+            frozenset(
+                [
+                    *READS,
+                    *warnings.READS,
+                    *(path for each in self.mutations for path in each.reads),
+                    *(field.full_path for each in self.mutations for field in each.fields),
+                ]
+            )
+        )
         self._in_template = frozenset(
             setting.name for each in self.mutations if each.in_template for setting in each.settings
         )
@@ -179,13 +190,21 @@ class Admission:
             configuration.precheck.resources.model_dump(exclude_none=True),
         )
 
+    def decode(self, body: bytes) -> Request:
+        """Read a review, and of its objects what the mutations and this path declare to read.
+
+        Raises:
+            InvalidReviewError: the body is no AdmissionReview.
+        """
+        return self._decoder.decode(body)
+
     def answer(self, body: bytes) -> Answer:
         """Answer a review, bytes to bytes.
 
         An unexpected error discards the whole patch: the request is allowed, with a warning.
         """
         try:
-            request = review.decode(body)
+            request = self.decode(body)
         except InvalidReviewError as error:
             return Answer(400, str(error).encode())
         try:

@@ -1,13 +1,15 @@
 """What nobody asks of a review stays as it came: bytes, of which only the end was looked for.
 
 Half of a workload is `env`, `resources`, `affinity` and the like, and the same again in the object
-before an UPDATE. Decoding it all would take longer than deciding. In the mappings that are made
-here such a value is a `msgspec.Raw`; all else is the untyped JSON that it always is.
+before an UPDATE. Decoding it all would take longer than deciding. What is decoded is what somebody
+declares to read (`Mutation.reads`, `Field.path`, `workload.READS`); in the mappings that are made
+here any other value is of a type that raises when it is read. All else is the untyped JSON that it
+always is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,47 +22,114 @@ _UNSET: Final[Any] = msgspec.UNSET
 _RAW: Final[Any] = msgspec.Raw
 
 
-def workload_of(known: Any) -> Json:
-    """Give a workload of the type `_Object` (`webhook.decision.review`) as a mapping."""
-    workload = _mapping(known)
-    metadata = workload.get("metadata")
-    if metadata is not None:
-        workload["metadata"] = _mapping(metadata)
-    known_spec = workload.get("spec")
-    if known_spec is not None:
-        workload["spec"] = spec_of(known_spec)
-    return workload
+class UndeclaredReadError(TypeError):
+    """Something read what nobody has declared that it reads; the text says what to declare."""
 
 
-def spec_of(known: Any) -> Json:
-    """Give the spec of a workload, of the type `_Spec` of the review, as a mapping."""
-    spec = _mapping(known)
-    known_template = spec.get("template")
-    if known_template is not None:
-        spec["template"] = template_of(known_template)
-    return spec
+_REMEDY: Final = "is not decoded: declare it in `reads` of the mutation, or of what else reads it"
 
 
-def template_of(known: Any) -> Json:
-    """Give a pod template of the type `_Template` (`webhook.decision.review`) as a mapping."""
-    template = _mapping(known)
-    known_spec = template.get("spec")
-    if known_spec is not None:
-        spec = _mapping(known_spec)
-        template["spec"] = spec
-        known_containers: list[Any] | None = spec.get("containers")
-        if known_containers is not None:
-            spec["containers"] = [_mapping(each) for each in known_containers]
-    return template
+def undecoded(path: Sequence[str]) -> Any:
+    """Make the type of what stays undecoded at a path; `raw` holds what came.
+
+    Whatever is asked of such a value raises: a condition on what nobody has decoded must not be
+    false by accident. Two of them can be compared, byte for byte. Compiled, a value that must be
+    a mapping or a list is told by the name of its type, so that is the message.
+
+    Raises:
+        UndeclaredReadError: not here, but by its values (a `TypeError` where they are told by
+            their type).
+    """
+    message = f"{printed(path)} {_REMEDY}"
+
+    def refuse(*_given: Any) -> Any:
+        raise UndeclaredReadError(message)
+
+    def equal(one: Any, other: Any) -> bool:
+        if type(one) is not type(other):
+            refuse()
+        return bool(one.raw == other.raw)
+
+    kind: Any = msgspec.defstruct(
+        message,
+        [("raw", msgspec.Raw)],
+        module="undecoded",
+        namespace={
+            **dict.fromkeys(_ASKED, refuse),
+            "__eq__": equal,
+            "__ne__": lambda one, other: not equal(one, other),
+            "__class__": property(refuse),
+        },
+        gc=False,
+    )
+    _undecoded.add(kind)
+    return kind
 
 
-def _mapping(known: Any) -> Json:
-    found: Json = {}
-    keys: tuple[str, ...] = known.__struct_fields__
-    for index, value in enumerate(_values(known)):
-        if value is not _UNSET:
-            found[keys[index]] = value
-    return found
+_ASKED: Final = (
+    *("__bool__", "__contains__", "__float__", "__ge__", "__getattr__", "__getitem__", "__gt__"),
+    *("__hash__", "__index__", "__int__", "__iter__", "__le__", "__len__", "__lt__", "__str__"),
+)
+_undecoded: Final[set[Any]] = set()
+_NULL: Final[Any] = msgspec.Raw(b"null")
+
+
+def raw_of(value: Any) -> Any:
+    """Give the `msgspec.Raw` of what is undecoded; None for all else."""
+    return value.raw if type(value) in _undecoded else value if type(value) is _RAW else None
+
+
+def printed(path: Sequence[str]) -> str:
+    """Write a path as messages do, such as `spec.template.spec.containers[*].env`."""
+    return ".".join(path).replace(".*", "[*]")
+
+
+class Form:
+    """How a mapping of known keys is made of a value of its msgspec type.
+
+    Args:
+        keys: in the order of the type's fields.
+        unread: for each key the type of what stays undecoded there, or None where it is decoded.
+        below: the forms of the mappings below, by key.
+        of_each: the forms of the items of the lists below, by key.
+    """
+
+    __slots__ = ("_below", "_keys", "_of_each", "_unread")
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        unread: Sequence[Any],
+        below: Mapping[str, Form],
+        of_each: Mapping[str, Form],
+    ) -> None:
+        self._keys = tuple(keys)
+        self._unread = tuple(unread)
+        self._below = tuple(below.items())
+        self._of_each = tuple(of_each.items())
+
+    def mapping(self, known: Any) -> Json:
+        """Make the mapping; a `null` is None, whether or not anybody reads it."""
+        found: Json = {}
+        keys: tuple[str, ...] = self._keys
+        kinds: tuple[Any, ...] = self._unread
+        for index, value in enumerate(_values(known)):
+            if value is _UNSET:
+                continue
+            kind = kinds[index]
+            if kind is None:
+                found[keys[index]] = value
+            else:
+                found[keys[index]] = None if value == _NULL else kind(value)
+        for key, form in self._below:
+            value = found.get(key)
+            if value is not None:
+                found[key] = form.mapping(value)
+        for key, form in self._of_each:
+            known_items: list[Any] | None = found.get(key)
+            if known_items is not None:
+                found[key] = [form.mapping(each) for each in known_items]
+        return found
 
 
 def alike(one: Any, other: Any) -> bool:
@@ -77,9 +146,12 @@ def alike(one: Any, other: Any) -> bool:
         )
     if type(one) is list and type(other) is list:
         return len(one) == len(other) and all(map(alike, one, other))
+    raw, other_raw = raw_of(one), raw_of(other)
+    if raw is None and other_raw is None:
+        return bool(one == other)
     # The API server writes what is equal alike, byte for byte; others may not.
-    return bool(one == other) or (
-        (type(one) is _RAW or type(other) is _RAW) and bool(_plain(one) == _plain(other))
+    return (raw is not None and other_raw is not None and bool(raw == other_raw)) or bool(
+        decoded(one) == decoded(other)
     )
 
 
@@ -92,14 +164,11 @@ def decoded_where(value: Any, word: bytes) -> Any:
     Raises:
         msgspec.DecodeError: what was left undecoded is no JSON.
     """
-    if type(value) is not _RAW:
+    raw = raw_of(value)
+    if raw is None:
         return value
-    written = bytes(value)
+    written = bytes(raw)
     return _decode(written) if word in written or b"\\" in written else None
-
-
-def _plain(value: Any) -> Any:
-    return _decode(value) if type(value) is _RAW else value
 
 
 def decoded(value: Any) -> Any:
@@ -108,7 +177,8 @@ def decoded(value: Any) -> Any:
     Raises:
         msgspec.DecodeError: what was left undecoded is no JSON.
     """
-    return _plain(value)
+    raw = raw_of(value)
+    return value if raw is None else _decode(raw)
 
 
 class OldObject:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import orjson
 
-from webhook.decision.partial import OldObject, spec_of, workload_of
+from webhook.decision.partial import Form, OldObject, raw_of, undecoded
 from webhook.decision.printable import printable
-from webhook.decision.workload import CONTAINER_KEYS, mapping
+from webhook.decision.workload import mapping
+
+Path = tuple[str, ...]
 
 API_VERSION: Final = "admission.k8s.io/v1"
 WARNING_LENGTH: Final = 120
@@ -113,42 +116,56 @@ CONTAINER: Final = (
 )
 """What Kubernetes writes of a container."""
 
-_UNREAD: Final = frozenset(
-    {
-        *("managedFields", "ownerReferences", "status", "selector", "volumeClaimTemplates"),
-        *("affinity", "dnsConfig", "ephemeralContainers", "hostAliases", "imagePullSecrets"),
-        *("overhead", "resourceClaims", "securityContext", "tolerations"),
-        "topologySpreadConstraints",
-    }
-)
+_POD: Final = ("spec", "template", "spec")
+_KNOWN_KEYS: Final[Mapping[Path, tuple[str, ...]]] = {
+    (): ("apiVersion", "kind", "metadata", "spec", "status"),
+    ("metadata",): OBJECT_META,
+    ("spec",): WORKLOAD_SPEC,
+    ("spec", "template"): ("metadata", "spec"),
+    ("spec", "template", "metadata"): OBJECT_META,
+    _POD: POD_SPEC,
+    (*_POD, "containers", "*"): CONTAINER,
+    (*_POD, "initContainers", "*"): CONTAINER,
+}
+"""The mappings of which a part may be decoded, by path; any other is decoded whole or not at all.
+
+One with a key that is not named is decoded whole, too.
+"""
 
 
-def _known(name: str, keys: Sequence[str], unread: Collection[str] = _UNREAD, **kinds: Any) -> Any:
-    """Make the type of an object that has no other keys than these, all of them optional."""
-    fields = [
-        (key, msgspec.Raw if key in unread else kinds.get(key, Any), msgspec.UNSET) for key in keys
-    ]
-    return msgspec.defstruct(name, fields, forbid_unknown_fields=True, gc=False)
+def _is_read(path: Path, reads: Iterable[Path]) -> bool:
+    """Tell whether a value is read, whole or in part."""
+    return any(path[: len(each)] == each or each[: len(path)] == path for each in reads)
 
 
-def _if_any(kind: Any) -> Any:
-    return kind | None | msgspec.UnsetType
+def _is_read_whole(path: Path, reads: Iterable[Path]) -> bool:
+    return any(path[: len(each)] == each for each in reads)
 
 
-_KnownContainer: Final = _known(
-    "_KnownContainer", CONTAINER, frozenset(CONTAINER).difference(CONTAINER_KEYS)
-)
-_KnownPod: Final = _known(
-    "_KnownPod", POD_SPEC, containers=_if_any(types.GenericAlias(list, _KnownContainer))
-)
-_KnownTemplate: Final = _known("_KnownTemplate", ("metadata", "spec"), spec=_if_any(_KnownPod))
-_KnownSpec: Final = _known("_KnownSpec", WORKLOAD_SPEC, template=_if_any(_KnownTemplate))
-_KnownObject: Final = _known(
-    "_KnownObject",
-    ("apiVersion", "kind", "metadata", "spec", "status"),
-    metadata=_if_any(_known("_KnownMetadata", OBJECT_META)),
-    spec=_if_any(_KnownSpec),
-)
+def _known(path: Path, reads: Collection[Path]) -> tuple[Any, Form]:
+    """Make the type of a mapping with no other keys than the known ones, and its form."""
+    fields: list[Any] = []
+    unread: list[Any] = []
+    below: dict[str, Form] = {}
+    of_each: dict[str, Form] = {}
+    for key in _KNOWN_KEYS[path]:
+        at = (*path, key)
+        kind: Any = Any
+        left = None
+        if not _is_read(at, reads):
+            kind, left = msgspec.Raw, undecoded(at)
+        elif not _is_read_whole(at, reads):
+            if at in _KNOWN_KEYS:
+                known, below[key] = _known(at, reads)
+                kind = known | None | msgspec.UnsetType
+            elif (*at, "*") in _KNOWN_KEYS and not _is_read_whole((*at, "*"), reads):
+                known, of_each[key] = _known((*at, "*"), reads)
+                kind = types.GenericAlias(list, known) | None | msgspec.UnsetType
+        fields.append((key, kind, msgspec.UNSET))
+        unread.append(left)
+    name = "_Known" + "".join(step.title() for step in path if step != "*")
+    known = msgspec.defstruct(name, fields, forbid_unknown_fields=True, gc=False)
+    return known, Form(_KNOWN_KEYS[path], unread, below, of_each)
 
 
 # --- the review ----------------------------------------------------------------------------------
@@ -191,7 +208,6 @@ def _review_of(**kinds: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(msgspec.defstruct("_Review", fields))
 
 
-_KNOWN: Final = _review_of(object=_KnownObject | None, old_object=_Workload | None)
 _UNKNOWN: Final = _review_of(object=Any, old_object=_Workload | None)
 _BARE: Final = _review_of(object=Any, old_object=_Bare | None)
 _ODD: Final = _review_of(object=Any, old_object=Any)
@@ -204,36 +220,65 @@ def _old_spec_of(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-_OLD_SPEC: Final = _old_spec_of(_KnownSpec)
 _UNKNOWN_OLD_SPEC: Final = _old_spec_of(Any)
 
 
-def decode(body: bytes) -> Request:
-    """Read an AdmissionReview.
+class Decoder:
+    """Reads reviews, and of the objects in them no more than somebody reads.
 
-    Raises:
-        InvalidReviewError: the body is no JSON, or no AdmissionReview `admission.k8s.io/v1`.
+    Args:
+        reads: the paths of what is read, from the object on; `*` is any item of a list. What lies
+            below is read with it.
     """
-    try:
-        return _decode_review(body)
-    except msgspec.ValidationError as error:
-        message = f"not an AdmissionReview {API_VERSION}: {_brief(error)}"
-        raise InvalidReviewError(message) from None
-    except _BROKEN as error:
-        raise no_json(error) from None
+
+    def __init__(self, reads: Collection[Path]) -> None:
+        known, self._form = _known((), reads)
+        spec, self._spec_form = _known(("spec",), reads)
+        self._known = _review_of(object=known | None, old_object=_Workload | None)
+        self._old_spec_of = _old_spec_of(spec)
+
+    def decode(self, body: bytes) -> Request:
+        """Read an AdmissionReview.
+
+        Raises:
+            InvalidReviewError: the body is no JSON, or no AdmissionReview `admission.k8s.io/v1`.
+        """
+        try:
+            return self._decode(body)
+        except msgspec.ValidationError as error:
+            message = f"not an AdmissionReview {API_VERSION}: {_brief(error)}"
+            raise InvalidReviewError(message) from None
+        except _BROKEN as error:
+            raise no_json(error) from None
+
+    def _decode(self, body: bytes) -> Request:
+        request: Request
+        try:
+            request = self._known.decode(body).request
+            if request.object is not None:
+                request.object = self._form.mapping(request.object)
+        except msgspec.ValidationError:
+            request = _decode_unusual(body)
+        if request.old_object is not None:
+            request.old_object = OldObject(request.old_object, lambda: self._old_spec(body))
+        return request
+
+    def _old_spec(self, body: bytes) -> dict[str, Any]:
+        """Read what was passed over at first.
+
+        Raises:
+            msgspec.DecodeError: it is no JSON.
+        """
+        try:
+            return self._spec_form.mapping(self._old_spec_of.decode(body).request.oldObject.spec)
+        except msgspec.ValidationError:
+            return mapping(_UNKNOWN_OLD_SPEC.decode(body).request.oldObject.spec)
 
 
-def _decode_review(body: bytes) -> Request:
-    request: Request
-    try:
-        request = _KNOWN.decode(body).request
-        if request.object is not None:
-            request.object = workload_of(request.object)
-    except msgspec.ValidationError:
-        request = _decode_unusual(body)
-    if request.old_object is not None:
-        request.old_object = OldObject(request.old_object, lambda: _old_spec(body))
-    return request
+@lru_cache(maxsize=8)
+def decoder(reads: frozenset[Path]) -> Decoder:
+    """Give the decoder for what is read; making one takes as long as a few hundred reviews."""
+    return Decoder(reads)
 
 
 def _decode_unusual(body: bytes) -> Request:
@@ -252,18 +297,6 @@ def _decode_unusual(body: bytes) -> Request:
             request = _ODD.decode(body).request
             request.old_object = None
     return request
-
-
-def _old_spec(body: bytes) -> dict[str, Any]:
-    """Read what was passed over at first.
-
-    Raises:
-        msgspec.DecodeError: it is no JSON.
-    """
-    try:
-        return spec_of(_OLD_SPEC.decode(body).request.oldObject.spec)
-    except msgspec.ValidationError:
-        return mapping(_UNKNOWN_OLD_SPEC.decode(body).request.oldObject.spec)
 
 
 def read_old(workload: dict[str, Any]) -> OldObject:
@@ -323,8 +356,9 @@ def encode(
     )
 
 
-def _as_it_came(raw: Any) -> orjson.Fragment:
-    if not isinstance(raw, msgspec.Raw):
+def _as_it_came(value: Any) -> orjson.Fragment:
+    raw = raw_of(value)
+    if raw is None:
         raise TypeError
     return orjson.Fragment(bytes(raw))
 

@@ -47,6 +47,9 @@ KNOWN_GATES: Final = (
     "KruisePodReady",  # OpenKruise
 )
 
+READS: Final = (("spec", "podManagementPolicy"),)
+"""What is read here and nowhere else (`webhook.decision.partial`)."""
+
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SLEEP = re.compile(r"\bsleep\s+([0-9]{1,6})([smhd]?)\b")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from webhook.decision.partial import decoded_where
+from webhook.decision.partial import decoded_where, raw_of
 
 Json = dict[str, Any]
 
@@ -67,13 +67,29 @@ def find_kind(group: str, version: str, name: str) -> Kind | None:
 
 
 def mapping(value: Any) -> Json:
-    """Read a place that may hold anything as a mapping, if it is one."""
-    return value if isinstance(value, dict) else {}
+    """Read a place that may hold anything as a mapping, if it is one.
+
+    Raises:
+        UndeclaredReadError: it is undecoded, for nobody declares to read it.
+    """
+    if isinstance(value, dict):
+        return value
+    if raw_of(value) is not None:
+        bool(value)  # raises
+    return {}
 
 
 def items(value: Any) -> list[Json]:
-    """Read a place that may hold anything as a list of mappings: those that are in it."""
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    """Read a place that may hold anything as a list of mappings: those that are in it.
+
+    Raises:
+        UndeclaredReadError: it is undecoded, for nobody declares to read it.
+    """
+    if isinstance(value, list):
+        return [each for each in value if isinstance(each, dict)]
+    if raw_of(value) is not None:
+        bool(value)  # raises
+    return []
 
 
 # Each walks the way by itself, without a helper, and says what it finds on it: they are asked many
@@ -397,8 +413,38 @@ _WORKLOAD: Final = _shape(
         ),
     }
 )
-CONTAINER_KEYS: Final = (*(key for key, _, _ in _CONTAINER), "image")
-"""What is read of a regular container; all else may be undecoded (`webhook.decision.partial`)."""
+
+
+def _checked(
+    shape: tuple[tuple[str, type, Any], ...], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Walk the paths of what a shape names."""
+    for key, kind, below in shape:
+        rows = below[0] if kind is list and below else below
+        if type(rows) is tuple:
+            yield from _checked(rows, (*path, key, "*") if kind is list else (*path, key))
+        else:
+            yield (*path, key)
+
+
+_POD_PATH: Final = ("spec", "template", "spec")
+READS: Final[tuple[tuple[str, ...], ...]] = (
+    *_checked(_WORKLOAD),
+    # What may be of any type.
+    ("apiVersion",),
+    ("kind",),
+    *(("metadata", key) for key in ("name", "generateName", "namespace", "deletionTimestamp")),
+    ("spec", "template", "metadata"),
+    ("spec", "workloadRef"),
+    *((*_POD_PATH, key) for key in ("dnsPolicy", "hostNetwork")),
+    *((*_POD_PATH, key, "*", "image") for key in ("containers", "initContainers")),
+    (*_POD_PATH, "initContainers", "*", "restartPolicy"),
+)
+"""The paths of what this module, and every request, reads of a workload; `*` is any list item.
+
+Whatever else is read is declared by who reads it; the rest may be undecoded
+(`webhook.decision.partial`).
+"""
 
 _CALLED: Final = {dict: "mapping", list: "list", str: "string", int: "whole number"}
 

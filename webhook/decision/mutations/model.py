@@ -96,6 +96,8 @@ class Mutation:
         apply: writes what the settings ask for, by `Draft.inject` alone.
         fields: every place that it may write; a record can name no other.
         settings: the settings that it obeys.
+        reads: what it reads of the workload beside its fields and `workload.READS`, as paths from
+            the object on, `*` for any list item. Anything else may be undecoded, and then raises.
         settle: puts right, without any setting, what would be invalid after values were put back;
             asked only where any were.
     """
@@ -104,6 +106,7 @@ class Mutation:
     fields: tuple[Field, ...]
     settings: tuple[Setting, ...] = ()
     settle: Callable[[Draft, Kind], None] | None = None
+    reads: tuple[tuple[str, ...], ...] = ()
 
     @property
     def in_template(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from webhook.decision.draft import Draft, Field, covers
+from webhook.decision.draft import TEMPLATE, Draft, Field, covers
 from webhook.decision.mutations.model import Mutation, PrecheckContainer, Situation
 from webhook.decision.quantities import amount, at_most, checked
 from webhook.decision.settings import Setting, duration, targets
@@ -175,6 +175,7 @@ def _require(text: str) -> str | int:
 MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=(PRECHECK,),
+    reads=((*TEMPLATE, "spec", "resources"),),
     settings=(
         Setting(
             "precheck",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from webhook.decision.draft import NOTHING, Draft, Field
+from webhook.decision.draft import NOTHING, TEMPLATE, Draft, Field
 from webhook.decision.mutations.model import Mutation, Situation
 from webhook.decision.settings import Setting, one_of
 from webhook.decision.workload import (
@@ -127,6 +127,7 @@ def _rolling(kind: Kind, workload: dict[str, Any]) -> tuple[Any, Any]:
 MUTATION: Final[Mutation] = Mutation(
     apply=apply,
     fields=tuple(field for pair in FIELDS.values() for field in pair),
+    reads=((*TEMPLATE, "spec", "volumes"),),
     settings=(
         Setting(
             "strategy",
