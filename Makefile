@@ -16,7 +16,8 @@ run: $(VENV)/runtime  ## serve the webhook on https://localhost:8443, on a self-
 	$(BIN)/seamless serve --port $(PORT) --health-port $(HEALTH_PORT)
 
 # What decides and what rolls, and the examples and the docs, but for the tests that search.
-QUICK ?= tests/decision tests/rollout tests/test_docs.py tests/test_examples.py tests/test_workflows.py
+QUICK ?= tests/decision tests/rollout tests/test_docs.py tests/test_examples.py tests/test_workflows.py \
+	--ignore tests/decision/test_growth.py --ignore tests/decision/test_hostile.py
 quick: $(VENV)/dev  ## run the tests of decisions that do not search, in under a minute; QUICK=tests/…
 	$(BIN)/python -m pytest -n 2 --dist worksteal --quick --exitfirst --quiet $(QUICK)
 

@@ -17,11 +17,13 @@ from webhook import cli
 from webhook.cli.common import Parser
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
+from webhook.decision.outcomes import SkipReason, WarningCode
 from webhook.decision.settings import Table
 from webhook.precheck import program as precheck
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/cli.md", "docs/settings.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/metrics.md", "docs/settings.md")
+EXAMPLE = ROOT / "tests" / "decision" / "by_the_book.py"
 
 
 def settings_table() -> Iterator[str]:
@@ -131,10 +133,36 @@ def cell(text: str) -> str:
     return re.sub(r"(?<![\w`-])(--[a-z][a-z-]*[a-z])", r"`\1`", safe)
 
 
+def reasons() -> Iterator[str]:
+    """Give a row for each reason why nothing is injected."""
+    yield "| reason | why nothing is injected |"
+    yield "| --- | --- |"
+    for each in sorted(SkipReason):
+        yield f"| `{each}` | {each.sentence} |"
+
+
+def warnings() -> Iterator[str]:
+    """Give a row for each warning."""
+    yield "| code | what the user is told |"
+    yield "| --- | --- |"
+    for each in sorted(WarningCode):
+        yield f"| `{each}` | {each.sentence} |"
+
+
+def mutation() -> Iterator[str]:
+    """Quote the example of a mutation, which tests run as it is."""
+    yield "```python"
+    yield from EXAMPLE.read_text(encoding="utf-8").splitlines()
+    yield "```"
+
+
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "commands": commands,
+    "mutation": mutation,
     "settings": settings_table,
     "modifiers": modifiers,
+    "reasons": reasons,
+    "warnings": warnings,
 }
 PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

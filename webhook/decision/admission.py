@@ -33,6 +33,7 @@ from webhook.decision.mutations.model import (
     PrecheckContainer,
     Situation,
 )
+from webhook.decision.outcomes import SkipReason, WarningCode
 from webhook.decision.partial import OldObject, alike
 from webhook.decision.record import NO_RECORD, Ledger, Record
 from webhook.decision.review import InvalidReviewError, Request
@@ -84,7 +85,7 @@ class Decision(NamedTuple):
     alerts: tuple[Alert, ...] = ()
     refused: tuple[Problem, ...] = ()
     applied: tuple[str, ...] = ()
-    skipped: str | None = None
+    skipped: SkipReason | None = None
     kept: bool = False
     situation: Situation | None = None
     result: Json | None = None
@@ -221,14 +222,15 @@ class Admission:
         text = "an unexpected error: allowed, nothing is patched"
         return Answer(
             200,
-            review.encode(request.uid, warnings=[text], audit={"skipped": "error"}),
+            review.encode(request.uid, warnings=[text], audit={"skipped": SkipReason.ERROR}),
             request,
-            Decision(alerts=(Alert("error", text),), skipped="error"),
+            Decision(alerts=(Alert(WarningCode.ERROR, text),), skipped=SkipReason.ERROR),
         )
 
     def _encode(self, uid: str, decision: Decision) -> bytes:
         audits = self.configuration.mode == "audit"
-        applied, skipped = ", ".join(decision.applied), decision.skipped
+        applied = ", ".join(decision.applied)
+        skipped: str | None = decision.skipped
         if audits and applied:
             skipped = f"audit mode, would apply: {applied}"
         elif decision.refused:
@@ -251,30 +253,30 @@ class Admission:
             return self._decide_namespace(request)
         kind = find_kind(gvk.group or "", gvk.version, gvk.kind)
         if kind is None or kind.name not in self.configuration.kinds:
-            return Decision(skipped="kind")
+            return Decision(skipped=SkipReason.KIND)
         if self._excluded.workload(kind.name, request.namespace, request.object):
-            return Decision(skipped="excluded-workload")
+            return Decision(skipped=SkipReason.EXCLUDED_WORKLOAD)
         complaint = malformed(request.object)
         if complaint:
             return _malformed(complaint)
         if mapping(request.object.get("metadata")).get("deletionTimestamp"):
-            return Decision(skipped="deleting")
+            return Decision(skipped=SkipReason.DELETING)
         if not (containers(request.object) or _left_alone(request.object)):
             return _malformed("it has no containers")
         return self._decide_case(self._case(request, kind))
 
-    def _unasked(self, request: Request) -> str | None:
+    def _unasked(self, request: Request) -> SkipReason | None:
         if request.operation not in {"CREATE", "UPDATE"}:
-            return "operation"
+            return SkipReason.OPERATION
         if request.sub_resource:
-            return "subresource"
+            return SkipReason.SUBRESOURCE
         if self._excluded.namespace(request.namespace):
-            return "excluded-namespace"
+            return SkipReason.EXCLUDED_NAMESPACE
         return None
 
     def _decide_namespace(self, request: Request) -> Decision:
         if self._excluded.namespace(request.name or request.namespace):
-            return Decision(skipped="excluded-namespace")
+            return Decision(skipped=SkipReason.EXCLUDED_NAMESPACE)
         operations, skipped = aws.label(request.object, self.table, self.configuration.scope)
         applied = () if skipped else (aws.SETTING,)
         return Decision(operations=operations, skipped=skipped, applied=applied)
@@ -333,14 +335,16 @@ class Admission:
         place = "spec.template.metadata"
         return own, layer(POD_TEMPLATE, place, below.get("labels"), below.get("annotations"), room)
 
-    def _out_of_scope(self, above: Layer, below: Layer, namespace: Namespace | None) -> str | None:
+    def _out_of_scope(
+        self, above: Layer, below: Layer, namespace: Namespace | None
+    ) -> SkipReason | None:
         """Say why a workload is out of scope, if it is; the nearest word counts."""
         inject = above.inject if above.inject is not None else below.inject
         if inject is None and namespace is not None:
             inject = namespace.layer.inject
             if inject is None and self.configuration.scope == "opt-in":
-                return "not-selected"
-        return "disabled" if inject is False else None
+                return SkipReason.NOT_SELECTED
+        return SkipReason.DISABLED if inject is False else None
 
     def _refused(self, case: _Case) -> tuple[Problem, ...]:
         """Find the bad settings that this request brought and that it is refused for."""
@@ -365,7 +369,7 @@ class Admission:
         bare = not (case.of_template or case.of_workload or case.of_old_template)
         if case.out_of_scope and bare and not self.ledger.read(case.workload, in_template=False):
             told = _invalid(_problems(case.above, case.below))
-            if told and (case.out_of_scope == "workload-ref" or self._says_nothing(case)):
+            if told and (case.out_of_scope is SkipReason.WORKLOAD_REF or self._says_nothing(case)):
                 told = ()
             return Decision(skipped=case.out_of_scope, alerts=told)
         refused = self._refused(case)
@@ -380,18 +384,19 @@ class Admission:
         try:
             self._mutate(draft, situation, apply=not skipped, kept=kept)
         except AnnotationsFullError:
-            skipped = "annotations-full"
+            skipped = SkipReason.ANNOTATIONS_FULL
             draft = self._draft(case, kept=kept)
             self._start(case, draft)
             self._mutate(draft, situation, apply=False, kept=kept)
-            draft.alert(skipped, "nothing is injected: no room for its record in the annotations")
+            text = "nothing is injected: no room for its record in the annotations"
+            draft.alert(WarningCode.ANNOTATIONS_FULL, text)
         return self._decision(case, draft, situation, skipped, kept=kept)
 
     def _keeps(self, case: _Case, written: Json) -> bool:
         """Tell whether the pod template stays as it is: nobody asked for new pods."""
         if case.old is None or case.request.field_manager in DECIDED_AFRESH:
             return False
-        if case.out_of_scope == "workload-ref":
+        if case.out_of_scope is SkipReason.WORKLOAD_REF:
             return False  # no pod is made of its template
         if not (case.same_template or self._same_words(case, written)):
             return False
@@ -442,7 +447,7 @@ class Admission:
         edited = self.ledger.edited(case.of_old_template, before, case.workload)
         for setting, (place, name) in edited.items():
             text = f"an edit was undone: set {setting}: none instead ({place.key(name)})"
-            yield Alert("edit-undone", text)
+            yield Alert(WarningCode.EDIT_UNDONE, text)
 
     def _situation(self, case: _Case, written: Json) -> Situation:
         above, below = case.above, case.below
@@ -495,7 +500,13 @@ class Admission:
             self.ledger.write(draft, in_template=True)
 
     def _decision(
-        self, case: _Case, draft: Draft, situation: Situation, skipped: str | None, *, kept: bool
+        self,
+        case: _Case,
+        draft: Draft,
+        situation: Situation,
+        skipped: SkipReason | None,
+        *,
+        kept: bool,
     ) -> Decision:
         applied = set(draft.injected.values())
         ours: Collection[tuple[Field, str | None]] = draft.injected
@@ -517,7 +528,7 @@ class Admission:
         if found and self._says_nothing(case):
             found = []
         if not applied and not skipped:
-            skipped = "nothing-to-inject" if treated else "not-serving"
+            skipped = SkipReason.NOTHING_TO_INJECT if treated else SkipReason.NOT_SERVING
         return Decision(
             operations=draft.patch(),
             alerts=tuple(found),
@@ -540,7 +551,7 @@ class _Case(NamedTuple):
     namespace: Namespace | None
     above: Layer
     below: Layer
-    out_of_scope: str | None
+    out_of_scope: SkipReason | None
     brings_record: bool
     of_template: Record
     of_workload: Record
@@ -564,9 +575,9 @@ def _told(problems: Sequence[Problem]) -> str | None:
     return f"{told}; and {more} more" if more > 0 else told or None
 
 
-def _left_alone(workload: Json) -> str | None:
+def _left_alone(workload: Json) -> SkipReason | None:
     """Say why nothing is injected, whatever is set: of a Rollout, the Deployment may be patched."""
-    return "workload-ref" if mapping(workload.get("spec")).get("workloadRef") else None
+    return SkipReason.WORKLOAD_REF if mapping(workload.get("spec")).get("workloadRef") else None
 
 
 def _problems(above: Layer, below: Layer) -> tuple[Problem, ...]:
@@ -574,16 +585,16 @@ def _problems(above: Layer, below: Layer) -> tuple[Problem, ...]:
 
 
 def _invalid(problems: Iterable[Problem]) -> tuple[Alert, ...]:
-    return tuple(Alert("invalid-setting", each.brief) for each in problems)
+    return tuple(Alert(WarningCode.INVALID_SETTING, each.brief) for each in problems)
 
 
 def _unreadable(case: _Case) -> Iterator[Alert]:
     for record, place in ((case.of_template, POD_TEMPLATE), (case.of_workload, WORKLOAD)):
         if not record.readable:
             text = f"the record on the {place} is unreadable: what it named is yours now"
-            yield Alert("unreadable-record", text)
+            yield Alert(WarningCode.UNREADABLE_RECORD, text)
 
 
 def _malformed(complaint: str) -> Decision:
     text = f"nothing is patched: {complaint}"
-    return Decision(skipped="malformed", alerts=(Alert("malformed", text),))
+    return Decision(skipped=SkipReason.MALFORMED, alerts=(Alert(WarningCode.MALFORMED, text),))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from webhook.decision.draft import Draft, Operation
+from webhook.decision.outcomes import SkipReason
 from webhook.decision.review import GroupVersionKind
 from webhook.decision.settings import NAMESPACE, Table
 from webhook.decision.workload import Kind, mapping
@@ -24,7 +25,7 @@ def is_namespace(gvk: GroupVersionKind) -> bool:
     return not gvk.group and gvk.version == "v1" and gvk.kind == "Namespace"
 
 
-def label(namespace: Any, table: Table, scope: str) -> tuple[list[Operation], str | None]:
+def label(namespace: Any, table: Table, scope: str) -> tuple[list[Operation], SkipReason | None]:
     """Label a namespace: the JSON Patch, or why there is none.
 
     Args:
@@ -34,19 +35,19 @@ def label(namespace: Any, table: Table, scope: str) -> tuple[list[Operation], st
     """
     metadata = mapping(namespace).get("metadata")
     if not isinstance(metadata, dict):
-        return [], "malformed"
+        return [], SkipReason.MALFORMED
     labels = metadata.get("labels")
     if labels is not None and not isinstance(labels, dict):
-        return [], "malformed"
+        return [], SkipReason.MALFORMED
     if metadata.get("deletionTimestamp"):
-        return [], "deleting"
+        return [], SkipReason.DELETING
     inject = table.layer(NAMESPACE, "metadata", labels, None).inject
     if inject is None:
         inject = scope == "cluster"
     if not inject:
-        return [], "not-selected"
+        return [], SkipReason.NOT_SELECTED
     if labels and LABEL in labels:
-        return [], "nothing-to-inject"
+        return [], SkipReason.NOTHING_TO_INJECT
     draft = Draft(namespace)
     draft.set(("metadata", "labels", LABEL), "enabled")
     return draft.patch(), None

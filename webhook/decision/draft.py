@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.partial import alike
 
 Step = str | int
@@ -188,7 +189,7 @@ class Field:
 class Alert:
     """Something that no patch can mend, in at most 120 characters."""
 
-    code: str
+    code: WarningCode
     text: str
 
 
@@ -280,7 +281,7 @@ class Draft:
         self._steps = ()
         self._trail.clear()
 
-    def alert(self, code: str, text: str) -> None:
+    def alert(self, code: WarningCode, text: str) -> None:
         """Say something that no patch can mend."""
         self.alerts.append(Alert(code, text))
 

@@ -12,6 +12,7 @@ from webhook.decision.estimate import HELM_WAIT_SECONDS, duration, known_seconds
 from webhook.decision.mutations.model import Situation
 from webhook.decision.mutations.pre_stop import PRE_STOP
 from webhook.decision.mutations.precheck import NAME as PRECHECK_NAME
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.workload import (
     DAEMON_SET,
     STATEFUL_SET,
@@ -75,7 +76,7 @@ def _no_overlap(workload: Json, situation: Situation, found: list[Alert]) -> Non
     used = strategy_type(kind, workload)
     if used == "Recreate":
         text = "strategy Recreate stops every pod before it starts a new one"
-        found.append(Alert("recreate", text + _no_sleep(situation)))
+        found.append(Alert(WarningCode.RECREATE, text + _no_sleep(situation)))
     elif not situation.inherits:
         return
     elif kind is DAEMON_SET:
@@ -83,11 +84,11 @@ def _no_overlap(workload: Json, situation: Situation, found: list[Alert]) -> Non
             text = "on each node nothing serves between the old pod and the new"
             if used == "RollingUpdate" and not takes_host_ports(workload):
                 text += "; strategy: surge helps"
-            found.append(Alert("no-overlap", text))
+            found.append(Alert(WarningCode.NO_OVERLAP, text))
     elif never_overlaps(kind, workload):
         replica = "one replica" if kind is STATEFUL_SET else "one replica without maxSurge"
         text = f"{replica}: no pod serves until the new one is ready{_no_sleep(situation)}"
-        found.append(Alert("no-overlap", text))
+        found.append(Alert(WarningCode.NO_OVERLAP, text))
 
 
 def _no_sleep(situation: Situation) -> str:
@@ -107,7 +108,7 @@ def _no_readiness_probe(workload: Json, situation: Situation, found: list[Alert]
     sidecars = filter(is_sidecar, init_containers(workload))
     if not any(each.get("readinessProbe") for each in sidecars):
         text = "no readiness probe: new pods get requests before they can answer"
-        found.append(Alert("no-readiness-probe", text))
+        found.append(Alert(WarningCode.NO_READINESS_PROBE, text))
 
 
 def _hooks(workload: Json, ours: Collection[tuple[Field, str | None]], found: list[Alert]) -> None:
@@ -120,13 +121,13 @@ def _hooks(workload: Json, ours: Collection[tuple[Field, str | None]], found: li
         # Whether what we injected fits is not the user's to mend.
         if (slept > grace or slept == grace > 0) and (PRE_STOP, name) not in ours:
             text = f"the preStop of {name} takes {slept} s of a grace period of {grace} s"
-            found.append(Alert("hook-exceeds-grace", text))
+            found.append(Alert(WarningCode.HOOK_EXCEEDS_GRACE, text))
         for key in ("livenessProbe", "startupProbe") if slept else ():
             probe: Json = container.get(key) or {}
             seconds = probe.get("terminationGracePeriodSeconds")
             if seconds is not None and seconds <= slept:
                 text = f"the {key} of {name} allows {seconds} s, which the preStop sleep uses up"
-                found.append(Alert("probe-grace", text))
+                found.append(Alert(WarningCode.PROBE_GRACE, text))
 
 
 def _slept(container: Json, hook: Json) -> int:
@@ -152,14 +153,14 @@ def _all_unavailable(workload: Json, situation: Situation, found: list[Alert]) -
         gone = 0 < replicas <= resolved(unavailable, replicas, math.floor)
     if gone:
         text = f"maxUnavailable {unavailable} lets every replica go at once"
-        found.append(Alert("all-unavailable", text))
+        found.append(Alert(WarningCode.ALL_UNAVAILABLE, text))
 
 
 def _parallel(workload: Json, situation: Situation, found: list[Alert]) -> None:
     spec: Json = workload.get("spec") or {}
     if situation.kind is STATEFUL_SET and spec.get("podManagementPolicy") == "Parallel":
         text = "podManagementPolicy Parallel: a rolling update ignores minReadySeconds"
-        found.append(Alert("parallel", text))
+        found.append(Alert(WarningCode.PARALLEL, text))
 
 
 def _unknown_gate(workload: Json, _situation: Situation, found: list[Alert]) -> None:
@@ -167,7 +168,7 @@ def _unknown_gate(workload: Json, _situation: Situation, found: list[Alert]) -> 
         condition = gate.get("conditionType")
         if isinstance(condition, str) and not condition.startswith(KNOWN_GATES):
             text = f"no known controller sets the readiness gate {condition}"
-            found.append(Alert("unknown-gate", text))
+            found.append(Alert(WarningCode.UNKNOWN_GATE, text))
 
 
 def _precheck(workload: Json, situation: Situation, found: list[Alert]) -> None:
@@ -180,13 +181,13 @@ def _precheck(workload: Json, situation: Situation, found: list[Alert]) -> None:
         first, *rest = target.host.rstrip(".").split(".")
         if first == name and (not rest or rest[0] == situation.namespace):
             text = f"precheck: {target} is this workload: it waits for itself"
-            found.append(Alert("precheck-of-itself", text))
+            found.append(Alert(WarningCode.PRECHECK_OF_ITSELF, text))
     pod = pod_spec(workload)
     if not pod.get("hostNetwork") or pod.get("dnsPolicy") == "ClusterFirstWithHostNet":
         return
     if any(each["name"] == PRECHECK_NAME for each in init_containers(workload)):
         text = "precheck with hostNetwork: Services are found by dnsPolicy ClusterFirstWithHostNet"
-        found.append(Alert("precheck-host-network", text))
+        found.append(Alert(WarningCode.PRECHECK_HOST_NETWORK, text))
 
 
 def _long_rollout(workload: Json, situation: Situation, found: list[Alert]) -> None:
@@ -200,7 +201,7 @@ def _long_rollout(workload: Json, situation: Situation, found: list[Alert]) -> N
     seconds = known_seconds(situation.kind, workload)
     if seconds is not None and seconds >= HELM_WAIT_SECONDS:
         text = f"a rollout takes at least {duration(seconds)}; helm --wait gives up after 5m"
-        found.append(Alert("long-rollout", text))
+        found.append(Alert(WarningCode.LONG_ROLLOUT, text))
 
 
 _CHECKS: Final[tuple[Callable[[Json, Situation, list[Alert]], None], ...]] = (

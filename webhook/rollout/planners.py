@@ -17,6 +17,7 @@ from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration, KindName
 from webhook.decision.draft import Operation
 from webhook.decision.mutations import MUTATIONS
+from webhook.decision.outcomes import SkipReason
 from webhook.decision.settings import INJECT, PREFIX
 from webhook.decision.workload import Json, Kind, malformed, mapping, template
 from webhook.rollout import state
@@ -173,12 +174,12 @@ class Revert:
 
 _OUT_OF_SCOPE: Final = frozenset(
     {
-        "disabled",
-        "not-selected",
-        "kind",
-        "excluded-namespace",
-        "excluded-workload",
-        "workload-ref",
+        SkipReason.DISABLED,
+        SkipReason.NOT_SELECTED,
+        SkipReason.KIND,
+        SkipReason.EXCLUDED_NAMESPACE,
+        SkipReason.EXCLUDED_WORKLOAD,
+        SkipReason.WORKLOAD_REF,
     }
 )
 

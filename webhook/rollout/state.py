@@ -26,6 +26,7 @@ import msgspec
 
 from webhook.decision.admission import Admission, Decision
 from webhook.decision.draft import Draft, identical
+from webhook.decision.outcomes import SkipReason
 from webhook.decision.record import Record
 from webhook.decision.review import GroupVersionKind, Request, read_old
 from webhook.decision.settings import INJECT, PREFIX, RECORD
@@ -87,13 +88,15 @@ def standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
     try:
         return _standing(admission, kind, workload)
     except RecursionError:
-        return Standing(OUT_OF_SCOPE, "it is nested too deeply", Decision(skipped="malformed"))
+        return Standing(
+            OUT_OF_SCOPE, "it is nested too deeply", Decision(skipped=SkipReason.MALFORMED)
+        )
     except Exception as error:  # the webhook lets it pass unpatched; the others are still told of
         name = mapping(workload.get("metadata")).get("name")
         log.exception("%s %r: unexpected error", kind.name, name)
         what = type(error).__name__
         reason = f"an unexpected error ({what}): the webhook would let it pass unpatched"
-        return Standing(UNPATCHED, reason, Decision(skipped="error"))
+        return Standing(UNPATCHED, reason, Decision(skipped=SkipReason.ERROR))
 
 
 def request(
@@ -138,9 +141,9 @@ def _standing(admission: Admission, kind: Kind, workload: Json) -> Standing:
     bears = not malformed(workload) and any(_records(admission, workload))
     if decision.skipped in _LEFT_ALONE:
         state, reason, remedy = _LEFT_ALONE[decision.skipped]
-        if decision.skipped == "malformed":
+        if decision.skipped == SkipReason.MALFORMED:
             reason = "; ".join(alert.text for alert in decision.alerts)
-        elif decision.skipped == "disabled":
+        elif decision.skipped == SkipReason.DISABLED:
             reason = f"inject: disabled on {_who_says_disabled(workload)}"
         changes = _changes(admission, workload, decision) if bears else ()
         told = f"{reason}; {remedy}" if bears and remedy else reason
@@ -169,34 +172,46 @@ def _in_scope(admission: Admission, workload: Json, decision: Decision, *, bears
         # A record of other fields, or one that nobody can read, is put right without a setting.
         what = ", ".join(changes) or _paths(decision)
         return Standing(STALE, f"{audits}would change {what}; {restarts}", decision, changes, bears)
-    if decision.skipped == "annotations-full":
+    if decision.skipped == SkipReason.ANNOTATIONS_FULL:
         reason = "nothing can be injected: no room for its record in the annotations"
         return Standing(UNPATCHED, reason, decision, injected=bears)
     if decision.operations:
         reason = f"{audits}would get {applied}; {restarts}"
         return Standing(UNPATCHED, reason, decision, decision.applied)
-    reason = _NOTHING.get(decision.skipped or "", decision.skipped or "nothing to inject")
+    reason = (
+        (decision.skipped and _NOTHING.get(decision.skipped))
+        or decision.skipped
+        or "nothing to inject"
+    )
     return Standing(OUT_OF_SCOPE, reason, decision)
 
 
 _LEAVES: Final = "still injected: leaves with the next rollout, or by seamless revert"
 _UPDATE: Final = "still injected: leaves with the next update, or by seamless revert"
 _REVERT: Final = "still injected: seamless revert takes it out"
-_LEFT_ALONE: Final[dict[str | None, tuple[State, str, str]]] = {
-    "disabled": (OPTED_OUT, "inject: disabled", _LEAVES),
-    "not-selected": (OUT_OF_SCOPE, "neither it nor its namespace says inject: enabled", _LEAVES),
-    "excluded-namespace": (OUT_OF_SCOPE, "its namespace is excluded", _REVERT),
-    "excluded-workload": (OUT_OF_SCOPE, "the configuration excludes it", _REVERT),
-    "kind": (OUT_OF_SCOPE, "the configuration leaves its kind out", _REVERT),
-    "deleting": (OUT_OF_SCOPE, "it is being deleted", ""),
-    "workload-ref": (OUT_OF_SCOPE, "the Deployment of its workloadRef is patched instead", _UPDATE),
-    "malformed": (OUT_OF_SCOPE, "malformed", ""),
+_LEFT_ALONE: Final[dict[SkipReason | None, tuple[State, str, str]]] = {
+    SkipReason.DISABLED: (OPTED_OUT, "inject: disabled", _LEAVES),
+    SkipReason.NOT_SELECTED: (
+        OUT_OF_SCOPE,
+        "neither it nor its namespace says inject: enabled",
+        _LEAVES,
+    ),
+    SkipReason.EXCLUDED_NAMESPACE: (OUT_OF_SCOPE, "its namespace is excluded", _REVERT),
+    SkipReason.EXCLUDED_WORKLOAD: (OUT_OF_SCOPE, "the configuration excludes it", _REVERT),
+    SkipReason.KIND: (OUT_OF_SCOPE, "the configuration leaves its kind out", _REVERT),
+    SkipReason.DELETING: (OUT_OF_SCOPE, "it is being deleted", ""),
+    SkipReason.WORKLOAD_REF: (
+        OUT_OF_SCOPE,
+        "the Deployment of its workloadRef is patched instead",
+        _UPDATE,
+    ),
+    SkipReason.MALFORMED: (OUT_OF_SCOPE, "malformed", ""),
 }
 """State, reason, and what becomes of injections that are still there, by why it was skipped."""
 
 _NOTHING: Final = {
-    "not-serving": "does not serve traffic, and has no settings of its own",
-    "nothing-to-inject": "nothing to inject: it has its own, or its settings are off",
+    SkipReason.NOT_SERVING: "does not serve traffic, and has no settings of its own",
+    SkipReason.NOTHING_TO_INJECT: "nothing to inject: it has its own, or its settings are off",
 }
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 import orjson
 
 from webhook.decision.admission import Answer
+from webhook.decision.outcomes import SkipReason
 from webhook.decision.printable import json_text, printable
 
 FORMATS: Final = ("text", "json")
@@ -202,7 +203,7 @@ def review(answer: Answer, seconds: float) -> None:
 
 def _said(answer: Answer, outcome: str, seconds: float) -> dict[str, Any] | None:
     request, decision = answer.request, answer.decision
-    if request is None or decision is None or decision.skipped == "error":
+    if request is None or decision is None or decision.skipped == SkipReason.ERROR:
         return None
     most = _MOST_SHOWN  # a stranger's words are kept short, and few
     return {

@@ -37,6 +37,7 @@ from webhook.decision import aws
 from webhook.decision.admission import Answer
 from webhook.decision.draft import NAMED, TEMPLATE
 from webhook.decision.mutations import MUTATIONS
+from webhook.decision.outcomes import SkipReason
 from webhook.decision.settings import Problem
 from webhook.decision.workload import KINDS
 
@@ -222,7 +223,7 @@ class Metrics:
     def _take_apart(self, counted: _Counted, number: int) -> None:
         kind, operation, outcome, skipped, applied, paths, codes, refused = counted
         self._reviews.add(kind, operation, outcome, skipped, number=number)
-        if skipped == "error":
+        if skipped == SkipReason.ERROR:
             self._errors.add(number=number)
         for tally, values in (
             (self._applied, applied),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from webhook import VERSION
 from webhook.decision.admission import Answer
+from webhook.decision.outcomes import SkipReason
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -98,7 +99,7 @@ class Tracing:
             attributes=attributes,
             start_time=ended - int(seconds * _NANOSECONDS),
         )
-        if decision.skipped == "error":
+        if decision.skipped == SkipReason.ERROR:
             span.set_status(self._failed, "unexpected error")
         span.end(ended)
 

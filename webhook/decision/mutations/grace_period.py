@@ -14,6 +14,7 @@ from typing import Any, Final
 from webhook.decision.draft import NOTHING, Draft, Field
 from webhook.decision.mutations.model import Mutation, Situation
 from webhook.decision.mutations.pre_stop import injected_sleep, wanted_sleep
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import Setting, shutdown_duration
 from webhook.decision.workload import (
     DEFAULT_GRACE_SECONDS,
@@ -56,7 +57,7 @@ def apply(draft: Draft, situation: Situation) -> None:
         needed = max(most, native)
         if asked and shutdown.value > most:
             text = f"max-grace of {most} s leaves less than the shutdown-time of {shutdown.value} s"
-            draft.alert("max-grace", text)
+            draft.alert(WarningCode.MAX_GRACE, text)
     needed = max(given, needed)
     if needed > given_grace_seconds(draft.root):
         setting = "shutdown-time" if asked else None

@@ -18,6 +18,7 @@ from typing import Any, Final
 from webhook.decision.draft import KEEP, NAMED, NOTHING, Draft, Field, Injection, identical
 from webhook.decision.mutations.model import Mutation, Situation, no_native_sleep
 from webhook.decision.mutations.strategy import will_surge
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import Setting, container_names, duration, one_of
 from webhook.decision.workload import (
     containers,
@@ -111,7 +112,7 @@ def apply(draft: Draft, situation: Situation) -> None:
             _make_native(draft, situation, name, hook)
         elif chain and (windows or not _runnable(hook)):
             why = "on Windows" if windows else "only exec can be chained"
-            draft.alert("hook-kept", f"the preStop hook of {name} is kept: {why}")
+            draft.alert(WarningCode.HOOK_KEPT, f"the preStop hook of {name} is kept: {why}")
         elif chain:
             chained.append((name, hook["exec"]["command"]))
     if seconds and (bare or chained):
@@ -136,7 +137,9 @@ def _chosen(draft: Draft, situation: Situation) -> list[tuple[str, dict[str, Any
     chosen = situation["pre-stop-containers"].value
     for name in chosen:
         if name not in names:
-            draft.alert("no-such-container", f"pre-stop-containers: there is no container {name}")
+            draft.alert(
+                WarningCode.NO_SUCH_CONTAINER, f"pre-stop-containers: there is no container {name}"
+            )
     wanted = names.intersection(chosen) if chosen else names
     return [
         (container["name"], pre_stop(container))
@@ -158,7 +161,7 @@ def _within_max_grace(draft: Draft, situation: Situation, seconds: int) -> int:
     text = (
         f"cuts the preStop sleep from {seconds} to {left} s" if left else "leaves no preStop sleep"
     )
-    draft.alert("max-grace", f"max-grace of {most} s {text}")
+    draft.alert(WarningCode.MAX_GRACE, f"max-grace of {most} s {text}")
     return left
 
 
@@ -191,13 +194,17 @@ def _hook(draft: Draft, situation: Situation, seconds: int) -> dict[str, Any] | 
         return {"sleep": {"seconds": seconds}}
     if is_windows(draft.root):
         if forbids:
-            draft.alert("no-sleep-on-windows", f"no preStop sleep on Windows: {forbids}")
+            draft.alert(WarningCode.NO_SLEEP_ON_WINDOWS, f"no preStop sleep on Windows: {forbids}")
             return None
-        draft.alert("exec-on-windows", "pre-stop-handler: exec has no sleep on Windows: native")
+        draft.alert(
+            WarningCode.EXEC_ON_WINDOWS, "pre-stop-handler: exec has no sleep on Windows: native"
+        )
         return {"sleep": {"seconds": seconds}}
     if handler == "sleep":
-        draft.alert("sleep-too-new", f"pre-stop-handler: exec is used: {forbids}")
-    draft.alert("exec-sleep", "the preStop exec sleep does nothing in an image without `sleep`")
+        draft.alert(WarningCode.SLEEP_TOO_NEW, f"pre-stop-handler: exec is used: {forbids}")
+    draft.alert(
+        WarningCode.EXEC_SLEEP, "the preStop exec sleep does nothing in an image without `sleep`"
+    )
     return {"exec": {"command": ["sleep", str(seconds)]}}
 
 
@@ -205,7 +212,9 @@ def _chain(draft: Draft, name: str, user_s: list[str], seconds: int) -> None:
     # The user's words stay arguments of their own: the shell never parses them.
     command = ["sh", "-c", f'sleep {seconds}; exec "$@"', "sh", *user_s]
     draft.inject(PRE_STOP, {"exec": {"command": command}}, name=name)
-    draft.alert("chain-needs-shell", f"the chained preStop hook of {name} needs sh in its image")
+    draft.alert(
+        WarningCode.CHAIN_NEEDS_SHELL, f"the chained preStop hook of {name} needs sh in its image"
+    )
 
 
 # --- native --------------------------------------------------------------------------------------
@@ -264,7 +273,7 @@ def _make_native(draft: Draft, situation: Situation, name: str, hook: dict[str, 
     else:
         draft.inject(PRE_STOP, {"sleep": {"seconds": seconds}}, name=name)
         return
-    draft.alert("hook-kept", f"the preStop hook of {name} is kept: {why}")
+    draft.alert(WarningCode.HOOK_KEPT, f"the preStop hook of {name} is kept: {why}")
 
 
 MUTATION: Final[Mutation] = Mutation(

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from webhook.decision.draft import TEMPLATE, Draft, Field, covers
 from webhook.decision.mutations.model import Mutation, PrecheckContainer, Situation
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.quantities import amount, at_most, checked
 from webhook.decision.settings import Setting, duration, targets
 from webhook.decision.workload import (
@@ -63,15 +64,20 @@ def apply(draft: Draft, situation: Situation) -> None:
     if not wanted:
         return
     if is_windows(draft.root):
-        draft.alert("precheck-on-windows", "precheck: not on Windows, nothing is injected")
+        draft.alert(
+            WarningCode.PRECHECK_ON_WINDOWS, "precheck: not on Windows, nothing is injected"
+        )
         return
     if any(container["name"] == NAME for container in all_containers(draft.root)):
-        draft.alert("precheck-name-taken", f"precheck: a container {NAME} exists: nothing injected")
+        draft.alert(
+            WarningCode.PRECHECK_NAME_TAKEN,
+            f"precheck: a container {NAME} exists: nothing injected",
+        )
         return
     require = situation["precheck-require"].value
     if isinstance(require, int) and require > len(wanted):
         draft.alert(
-            "quorum-too-large",
+            WarningCode.QUORUM_TOO_LARGE,
             f"precheck-require: {require} of {len(wanted)} targets cannot be: all are required",
         )
         require = "all"

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from webhook.decision.draft import KEEP, NOTHING, Draft, Field, Injection, identical
 from webhook.decision.mutations.model import Mutation, Situation
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import InvalidSettingError, Setting
 from webhook.decision.workload import containers, mapping, ports
 
@@ -121,7 +122,9 @@ def apply(draft: Draft, situation: Situation) -> None:
     ]
     container, port = declared[0] if declared else (regular[0], {})
     if not declared:
-        draft.alert("no-such-port", f"readiness-probe: no container declares port {probe.port}")
+        draft.alert(
+            WarningCode.NO_SUCH_PORT, f"readiness-probe: no container declares port {probe.port}"
+        )
         if isinstance(probe.port, str):
             return  # a probe of a port that is nowhere would never succeed
     if container.get("readinessProbe") is None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from webhook.decision.draft import NOTHING, TEMPLATE, Draft, Field
 from webhook.decision.mutations.model import Mutation, Situation
+from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import Setting, one_of
 from webhook.decision.workload import (
     DAEMON_SET,
@@ -71,7 +72,7 @@ def apply(draft: Draft, situation: Situation) -> None:
     kind = situation.kind
     reason = _unfit(kind, draft.root)
     if reason:
-        draft.alert("no-surge", f"strategy: surge does nothing for {reason}")
+        draft.alert(WarningCode.NO_SURGE, f"strategy: surge does nothing for {reason}")
         return
     unavailable, surge = _rolling(kind, draft.root)
     default_surge = 0 if kind is DAEMON_SET else "25%"
@@ -86,11 +87,12 @@ def apply(draft: Draft, situation: Situation) -> None:
     pod = pod_spec(draft.root)
     if any("persistentVolumeClaim" in each for each in pod.get("volumes") or ()):
         draft.alert(
-            "surge-with-volume", "strategy: surge waits for ever where a claim has one user"
+            WarningCode.SURGE_WITH_VOLUME,
+            "strategy: surge waits for ever where a claim has one user",
         )
     if keeps_apart(draft.root):
         text = "strategy: surge waits for ever where a required anti-affinity leaves no free node"
-        draft.alert("surge-with-anti-affinity", text)
+        draft.alert(WarningCode.SURGE_WITH_ANTI_AFFINITY, text)
 
 
 def settle(draft: Draft, kind: Kind) -> None:
