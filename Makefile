@@ -7,13 +7,19 @@ PORT ?= 8443
 HEALTH_PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help drill run test test-compiled e2e lint format bench docs fuzz audit image sbom lock clean
+.PHONY: help drill run quick test test-compiled e2e envtest lint format bench docs fuzz audit image sbom lock clean
 
 help:  ## tell what each target does
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 run: $(VENV)/runtime  ## serve the webhook on https://localhost:8443, on a self-signed certificate
 	$(BIN)/seamless serve --port $(PORT) --health-port $(HEALTH_PORT)
+
+# What decides and what rolls, and the examples and the docs, but for the tests that search.
+QUICK ?= tests/decision tests/rollout tests/test_docs.py tests/test_examples.py tests/test_workflows.py \
+	--ignore tests/decision/test_growth.py --ignore tests/decision/test_hostile.py
+quick: $(VENV)/dev  ## run the tests of decisions that do not search, in under a minute; QUICK=tests/…
+	$(BIN)/python -m pytest -n 2 --dist worksteal --quick --exitfirst --quiet $(QUICK)
 
 test: $(VENV)/dev  ## run every test that needs no cluster
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/e2e
@@ -41,13 +47,38 @@ lint: $(VENV)/dev  ## formatter, linter, strict types, import rules, locks, gene
 	$(BIN)/python scripts/docs.py --check
 	$(BIN)/python scripts/chart_readme.py --check
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --strict-collection --quiet .github
 
 format: $(VENV)/dev  ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-e2e: $(VENV)/dev  ## run the tests that need a real API server, if its binaries are here
+e2e: $(VENV)/dev  ## run the tests that need a real API server, if its binaries are here (make envtest)
 	$(BIN)/python -m pytest tests/e2e
+
+# etcd, kube-apiserver and kubectl, as Kubernetes' controller-tools release them. The digest is that
+# of their envtest-releases.yaml.
+ENVTEST_VERSION := 1.36.2
+ENVTEST_SHA512 := ea743186c8a799f5cf8faf16969f86189d003cb7d130e0ac4b58789f1e5748dcf30ebe91c837a10d5ac415383da3e10b9e64d65785c938c23e739781cfb76f08
+ENVTEST_NAME := envtest-v$(ENVTEST_VERSION)-linux-amd64.tar.gz
+ENVTEST := build/envtest-$(ENVTEST_VERSION)
+ifneq ($(wildcard $(ENVTEST)/kube-apiserver),)
+export KUBEBUILDER_ASSETS ?= $(CURDIR)/$(ENVTEST)
+export PATH := $(PATH):$(KUBEBUILDER_ASSETS)
+endif
+envtest: $(ENVTEST)/kube-apiserver  ## fetch a real API server for tests: Linux on x86-64 alone (150 MB)
+
+$(ENVTEST)/kube-apiserver:
+	mkdir -p build/fetched
+	curl --fail --silent --show-error --location --proto =https --retry 3 \
+		--output build/fetched/$(ENVTEST_NAME) \
+		https://github.com/kubernetes-sigs/controller-tools/releases/download/envtest-v$(ENVTEST_VERSION)/$(ENVTEST_NAME)
+	echo '$(ENVTEST_SHA512)  build/fetched/$(ENVTEST_NAME)' | sha512sum --check --quiet
+	tar --extract --gzip --no-same-owner --strip-components 2 --one-top-level=build/fetched/envtest \
+		--file build/fetched/$(ENVTEST_NAME)
+	mv build/fetched/envtest $(ENVTEST)
+	rm -r build/fetched
 
 bench: $(VENV)/dev  ## measure speed, as ratios within one run
 	$(BIN)/python benchmarks/decide.py
@@ -72,7 +103,7 @@ fuzz: $(VENV)/dev  ## search for input that breaks a promise: FUZZ=TARGET, FUZZ_
 audit: $(VENV)/audit/installed  ## ask PyPI whether a locked package has a known vulnerability
 	$(BIN)/python scripts/audit.py $(VENV)/audit/bin/pip-audit $(AUDIT)
 
-drill: $(VENV)/dev  ## roll and kill replicas under load, and count what is lost (about ten minutes)
+drill: $(VENV)/dev  ## roll and kill replicas under load: a roll may lose nothing (about ten minutes)
 	$(BIN)/python benchmarks/drain.py
 
 docs: $(VENV)/dev  ## write the docs that are generated
