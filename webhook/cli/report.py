@@ -76,10 +76,12 @@ ul{margin:.5rem 0;padding-left:1.25rem}li{overflow-wrap:anywhere}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid var(--line);
 vertical-align:top}
-.overview{width:100%}td.number,th.number{text-align:right}
+.overview{width:100%}.overview td{white-space:nowrap}.totals{font-weight:600}
+td.number,th.number{text-align:right}
 pre{margin:.5rem 0;padding:.5rem .75rem;border:1px solid var(--line);border-radius:8px;
 overflow-x:auto;font:.8rem/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
 background:var(--ground)}
+pre code{display:inline-block;min-width:100%;font:inherit}
 ins,del{display:block;text-decoration:none}ins{background:var(--plus)}del{background:var(--minus)}
 summary{cursor:pointer;color:var(--soft);margin-top:.5rem}
 figure{margin:.25rem 0}
@@ -101,7 +103,7 @@ vertical-align:-1px}
 @media print{:root{color-scheme:light}body{font-size:11pt}section{break-inside:auto;border:0;
 padding:0}figure,tr{break-inside:avoid}h2,h3{break-after:avoid}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}svg{min-width:0}
-.scroll,pre{overflow:visible}pre{white-space:pre-wrap}}
+.scroll,pre{overflow:visible}pre{white-space:pre-wrap}.overview td{white-space:normal}}
 """.strip()
 
 _POLICY: Final = (
@@ -252,7 +254,7 @@ def _diff(lines: Iterable[str]) -> Iterator[str]:
         else:
             shown += "\n"
         found.append(shown)
-    yield '<pre tabindex="0" aria-label="The difference">' + "".join(found) + "</pre>"
+    yield '<pre tabindex="0" aria-label="The difference"><code>' + "".join(found) + "</code></pre>"
 
 
 def _text(text: str) -> str:
@@ -265,7 +267,7 @@ def _text(text: str) -> str:
 
 def _rollout(anchor: str, what: str, rollout: Rollout, end: float) -> Iterator[str]:
     yield f"<h3>Rollout {_text(what)}</h3>"
-    yield f"<p>{_text(totals(rollout))}</p>"
+    yield f'<p class="totals">{_text(totals(rollout))}</p>'
     texts = [waits(rollout), *reasons(rollout), summarised(rollout, MOST_ROWS)]
     texts += [f"assumed: {each}" for each in rollout.assumptions]
     yield from _list(each for each in texts if each)
