@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from webhook import cli
+from webhook.cli.plan import _parser
 
 DEPLOYMENT = """\
 apiVersion: apps/v1
@@ -567,3 +568,22 @@ def test_each_workload_is_simulated_at_most_twice(
     skipped = with_annotation("inject", "disabled")
     assert plan(DEPLOYMENT, skipped, skipped)[0] == 0
     assert len(calls) == 4
+
+
+def test_the_docs_name_every_option_and_every_key(plan: Any) -> None:
+    """And no option that there is not."""
+    page = Path("docs/plan.md").read_text(encoding="utf-8")
+    table = page.partition("## Options")[2].partition("## For machines")[0]
+    options = {each for action in _parser()._actions for each in action.option_strings}
+    named = set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", table))
+    assert named <= options
+    assert {each for each in options if each.startswith("--")} - named <= {
+        "--help", "--output", "--namespace",
+    }  # fmt: skip
+    found = json.loads(plan(DEPLOYMENT, arguments=("-ojson",))[1])
+    (workload,) = found["workloads"]
+    for key in (*found, *workload, *workload["rollout"]):
+        assert f"`{key}`" in page, key
+    simulation = Path("docs/simulation.md").read_text(encoding="utf-8")
+    for key in workload["rollout"]["written"]:
+        assert f"`{key}`" in simulation, key
