@@ -48,7 +48,7 @@ from tests.fuzz.oracles import check_answer, check_line, check_places, check_set
 from webhook.cli import manifests
 from webhook.cli.manifests import ManifestError
 from webhook.cluster.client import ApiError
-from webhook.cluster.namespaces import NamespaceWatch, _lines
+from webhook.cluster.namespaces import NamespaceWatch, lines
 from webhook.cluster.version import parse_version
 from webhook.decision import configuration as config
 from webhook.decision.admission import Admission
@@ -624,7 +624,7 @@ def watch_line(data: bytes) -> None:
     stream = b"\n".join(pieces) + b"\n"
     at = choices.number(len(stream))
     try:
-        for line in _lines(_Stream([stream[:at], stream[at:]])):
+        for line in lines(_Stream([stream[:at], stream[at:]]), "namespaces"):
             watch._take(line)
     except ApiError as error:
         check_line(_in_one_line(error), len(stream) + 500)

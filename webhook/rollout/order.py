@@ -15,16 +15,17 @@ workload is the least risky, then the one with the fewest pods to restart, then 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from webhook.decision.draft import Operation
-from webhook.decision.estimate import estimate
-from webhook.decision.workload import DAEMON_SET, STATEFUL_SET, Json, Kind
+from webhook.decision.estimate import known_seconds
+from webhook.decision.workload import DAEMON_SET, STATEFUL_SET, Json, Kind, malformed
 from webhook.rollout.progress import pods
 from webhook.rollout.shape import Shape, Version, shape_of
+from webhook.rollout.simulation import SimulationError, simulate
+from webhook.rollout.timings import Application, PodTimes, Seconds, Times, Timings
 
 # A StatefulSet's `maxUnavailable` counts as used, whatever the API server's version: the greater
 # risk of the two.
@@ -43,15 +44,26 @@ def max_unavailable_pods(kind: Kind, workload: Json) -> int:
 
 
 def least_seconds(kind: Kind, workload: Json) -> int:
-    """Tell how long a rollout takes at the least, by what the workload says of itself."""
-    found = estimate(kind, workload)
-    if found.steps is not None:
-        return found.steps * found.step_seconds
-    shape = stored_shape(kind, workload)
-    if kind is not DAEMON_SET or not shape.pods:
-        return found.step_seconds if shape.pods else 0
-    at_once = max(1, shape.unavailable + shape.surge)
-    return math.ceil(shape.pods / at_once) * found.step_seconds
+    """Tell how long a rollout takes at the least, until all of its new pods are available.
+
+    It is simulated with an application, nodes and an API server that need no time: what the
+    workload says of itself remains. One that waits for somebody takes as long as it does by itself.
+    """
+    if not pods(kind, workload) or malformed(workload):
+        return 0
+    try:
+        found = simulate(kind, workload, _NO_TIME, _NEWEST)
+    except SimulationError:  # more pods than are simulated
+        return known_seconds(kind, workload) or 0
+    available = [each.available for each in found.pods if not each.old and each.available]
+    return int(max([found.rolled_out or 0.0, *available]))
+
+
+_NOTHING: Final = Seconds.of(0)
+_NO_TIME: Final = Timings(
+    Times(Application(_NOTHING, _NOTHING, _NOTHING), PodTimes(_NOTHING, _NOTHING, _NOTHING))
+)
+_NEWEST: Final = Version(1, 37)  # it replaces several pods of a StatefulSet at once, if asked to
 
 
 @dataclass(frozen=True, slots=True)
