@@ -444,6 +444,15 @@ def test_a_what_if_that_says_nothing_is_wrong_use(plan: Any, option: str, said: 
     assert said in err
 
 
+def test_helm_waits_for_no_rollout_that_is_paused(plan: Any) -> None:
+    """It never ends by itself, and is told so."""
+    paused = DEPLOYMENT.replace("replicas: 3", "replicas: 3\n  paused: true")
+    assert rollouts(plan, text=paused)["outlivesHelmWait"] is False
+    out = plan(paused)[1]
+    assert "as admitted: not rolled out: " in out
+    assert "helm --wait" not in out
+
+
 def test_timings_are_those_of_the_file(plan: Any, tmp_path: Path) -> None:
     """A workload's own hold, by the namespace that it is taken to be in, too."""
     path = tmp_path / "timings.yaml"

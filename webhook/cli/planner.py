@@ -157,7 +157,9 @@ class Planned:
         """Whether `helm --wait` would give up before it is rolled out."""
         if self.admitted is None:
             return False
-        rolled_out = self.admitted.rolled_out
+        shape, rolled_out = self.admitted.shape, self.admitted.rolled_out
+        if shape.paused or shape.strategy == "OnDelete":
+            return False  # Helm does not wait for what rolls when somebody says so
         return rolled_out is None or rolled_out >= HELM_WAIT_SECONDS
 
 
