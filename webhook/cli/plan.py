@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from webhook.decision import aws
 from webhook.decision.admission import Admission, Decision
 from webhook.decision.configuration import Configuration
 from webhook.decision.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
-from webhook.decision.mutations.model import Cluster, ServerVersion
+from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster, ServerVersion
 from webhook.decision.printable import harmful, json_text, printable
 from webhook.decision.review import warning_text
 from webhook.decision.settings import BUILT_IN, PREFIX, InvalidSettingError, Namespace
@@ -163,32 +163,56 @@ def _version(text: str) -> ServerVersion:
 
 
 def _plan(options: Any, settings: Configuration) -> Plan:
-    namespaces: dict[str, Namespace] = {}
     sleep = None if options.rollout_sleep is None else options.rollout_sleep == "yes"
     cluster = Cluster(options.kube_version, options.oldest_node, sleep)
-    admission = Admission(settings, namespaces=namespaces.get, cluster=lambda: cluster)
-    plan = Plan()
+    documents: list[Document] = []
     for path in options.files:
         source = "standard input" if path == "-" else path
-        plan.documents += read(read_text(path, stdin=True), source)
-    said = plan.documents
-    if options.namespace_file:  # it has the last word
-        said = said + read(read_text(options.namespace_file), options.namespace_file)
-    for document in said:
-        for _, _, each in _objects(document):
+        documents += read(read_text(path, stdin=True), source)
+    namespaces = []
+    if options.namespace_file:
+        namespaces = read(read_text(options.namespace_file), options.namespace_file)
+    return planned(settings, documents, namespaces, options.namespace, cluster)
+
+
+def planned(
+    settings: Configuration,
+    documents: list[Document],
+    namespace_documents: Sequence[Document] = (),
+    default_namespace: str = "default",
+    cluster: Cluster = UNKNOWN_CLUSTER,
+) -> Plan:
+    """Decide everything that documents hold.
+
+    Args:
+        settings: the webhook's configuration.
+        documents: the manifests.
+        namespace_documents: Namespaces, which have the last word over those among the manifests.
+        default_namespace: the namespace of manifests that name none.
+        cluster: what the API server and the nodes can carry.
+
+    Raises:
+        ManifestError: a document holds what no API server takes.
+        InvalidSettingError: the configuration's defaults do not parse.
+    """
+    namespaces: dict[str, Namespace] = {}
+    admission = Admission(settings, namespaces=namespaces.get, cluster=lambda: cluster)
+    plan = Plan(documents)
+    for document in (*documents, *namespace_documents):
+        for _, _, each in objects(document):
             if _is_namespace(each):
                 metadata = mapping(each.get("metadata"))
                 name, labels = str(metadata.get("name")), metadata.get("labels")
                 found = admission.table.namespace(name, labels, metadata.get("annotations"))
                 namespaces[name] = found
-    for document in plan.documents:
-        for item, kind, each in _objects(document):
+    for document in documents:
+        for item, kind, each in objects(document):
             if kind is None and settings.aws_readiness_gates and _is_namespace(each):
                 kind = aws.NAMESPACE_KIND  # noqa: PLW2901 - the one kind that is no workload
             if kind is None:
                 continue
             metadata = mapping(each.get("metadata"))
-            namespace = str(metadata.get("namespace") or options.namespace)
+            namespace = str(metadata.get("namespace") or default_namespace)
             known = namespace in namespaces
             if kind is aws.NAMESPACE_KIND:
                 namespace, known = str(metadata.get("name")), True
@@ -200,7 +224,7 @@ def _is_namespace(each: Json) -> bool:
     return each.get("apiVersion") == "v1" and each.get("kind") == "Namespace"
 
 
-def _objects(document: Document) -> Iterator[tuple[int | None, Kind | None, Json]]:
+def objects(document: Document) -> Iterator[tuple[int | None, Kind | None, Json]]:
     """Walk the objects of a document; those of a List with their index."""
     content = document.content
     if content is None:
@@ -391,25 +415,29 @@ def _diff(each: Planned) -> Iterator[str]:
 
 def _yaml(plan: Plan, _settings: Configuration) -> None:
     """Print every document; those without a change by their own text, comments and all."""
+    for index, (document, content) in enumerate(admitted(plan)):
+        text = _as_written(document) if content is document.content else dump(content)
+        separator = "---\n" if index else ""
+        sys.stdout.write(separator + text + ("" if text.endswith("\n") or not text else "\n"))
+    _refusals_to_stderr(plan)
+
+
+def admitted(plan: Plan) -> Iterator[tuple[Document, Any]]:
+    """Walk the documents with their content as admitted: the same object where nothing changes."""
     changed: dict[int, list[Planned]] = {}
     for each in plan.workloads:
         if each.patch:
             changed.setdefault(id(each.document), []).append(each)
-    for index, document in enumerate(plan.documents):
+    for document in plan.documents:
         content = document.content
-        patched = changed.get(id(document), ())
-        text = "" if patched else _as_written(document)
-        for each in patched:
+        for each in changed.get(id(document), ()):
             if each.item is None:
                 content = each.after
             else:
                 items = list(content["items"] or ())
                 items[each.item] = each.after
                 content = {**content, "items": items}
-            text = dump(content)
-        separator = "---\n" if index else ""
-        sys.stdout.write(separator + text + ("" if text.endswith("\n") or not text else "\n"))
-    _refusals_to_stderr(plan)
+        yield document, content
 
 
 def _as_written(document: Document) -> str:
