@@ -63,7 +63,7 @@ from webhook.decision.workload import Json, Kind, mapping
 from webhook.rollout import timings as rollout_timings
 from webhook.rollout.shape import MOST_PODS, shape_of
 from webhook.rollout.simulation import Rollout, SimulationError, simulate
-from webhook.rollout.timings import BALANCER, Propagation, Timings, TimingsError
+from webhook.rollout.timings import BALANCER, Timings, TimingsError
 
 PROGRAM: Final = "seamless playground"
 DESCRIPTION: Final = """\

@@ -286,7 +286,8 @@ function settingControl(given) {
       field.value = mine ?? (resolved && resolved.value !== "none" ? resolved.value : "");
     }
     field.placeholder = "none";
-    const source = mine !== undefined ? "set here" : resolved ? (resolved.source === "built in" ? "built in" : `from the ${resolved.source}`) : "";
+    const unset = name === "shutdown-time" && parseDuration(shown) === null;
+    const source = unset ? "the grace period it has" : mine !== undefined ? "set here" : resolved ? (resolved.source === "built in" ? "built in" : `from the ${resolved.source}`) : "";
     hint.textContent = name in SLIDERS || choices.length ? source : [source, `takes ${takes.replaceAll("`", "")}`].filter(Boolean).join("; ");
     field.setAttribute("aria-invalid", String(Boolean(refusal)));
     wrong.hidden = !refusal;
@@ -449,7 +450,7 @@ function totals(rollout) {
   const place = byId("totals");
   if (!rollout?.written) { place.replaceChildren(); return; }
   const { written, admitted } = rollout;
-  const from = (before, after) => (before === after ? "as it is written" : `${before} as it is written`);
+  const from = (before, after) => (before === after ? "the same as it is written" : `${before} as it is written`);
   const row = (name, before, after, judged = "") => element("div", {}, element("dt", { textContent: name }),
     element("dd", { className: judged }, after, element("small", { textContent: from(before, after) })));
   const at = (found) => found.requestsAtRisk;
@@ -498,6 +499,7 @@ function legend() {
     return svg;
   };
   byId("legend").replaceChildren(
+    element("li", {}, sample("available old"), "old, available"),
     ...Object.entries(PHASES).map(([name, text]) => element("li", {}, sample(name), text)),
     element("li", {}, sample("loss"), "requests at risk"));
 }
