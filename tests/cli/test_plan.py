@@ -64,7 +64,12 @@ def test_the_text_tells_the_diff_the_notes_and_the_rollout(plan: Any) -> None:
     assert "+  minReadySeconds: 30" in out
     assert "note: namespace default is not known here: taken as selected" in out
     assert "note: pre-stop-sleep: 30s, built in" in out
-    assert "note: rollout: at least 1m30s: 3 steps of up to 1 pod" in out
+    assert (
+        "rollout as written: rolled out after 3s, old pods gone after 5s; at least 3 of 3 serving; 3 extra pods; "
+        in out
+    )
+    assert "rollout as admitted: rolled out after 1m32s" in out
+    assert "88 of 92 s is minReadySeconds: three steps" in out
     assert "warning: seamless-rollouts: no readiness probe" in out
     assert out.endswith("1 workload in 1 document: 1 changed, 0 refused\n")
 
@@ -77,7 +82,7 @@ def test_a_rollout_that_outlives_helm_is_told(plan: Any) -> None:
             "replicas: 40\n  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}",
         )
     )
-    assert "at least 20m: 40 steps of up to 1 pod" in out
+    assert "1180 of 1225 s is minReadySeconds: 40 steps" in out
     assert "helm --wait gives up after 5m" in out
 
 
@@ -136,7 +141,18 @@ def test_json_is_for_machines(plan: Any) -> None:
     assert workload["allowed"] is True
     assert workload["applied"] == {"pre-stop-sleep": "built in", "min-ready": "workload"}
     assert [each["code"] for each in workload["warnings"]] == ["no-readiness-probe"]
-    assert workload["rollout"]["leastSeconds"] == 180
+    assert found["formatVersion"] == 1
+    rollout = workload["rollout"]
+    assert rollout["written"]["rolledOutSeconds"] < 60 < rollout["admitted"]["rolledOutSeconds"]
+    assert rollout["admitted"]["criticalPath"][0]["what"] == "minReadySeconds"
+    assert rollout["outlivesHelmWait"] is False
+    assert {
+        "rolledOutSeconds", "oldPodsGoneSeconds", "leastServing", "mostPods", "requestsAtRisk",
+        "criticalPath", "pods",
+    } <= set(rollout["written"])  # fmt: skip
+    assert set(rollout["written"]["pods"][0]) == {
+        "name", "old", "created", "ready", "available", "terminating", "stopped", "gone",
+    }  # fmt: skip
     assert {"op": "add", "path": "/spec/minReadySeconds", "value": 60} in workload["patch"]
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import difflib
+import argparse
 import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Final
 
-import jsonpatch
 import orjson
 
 from webhook.cli.common import (
@@ -21,76 +17,30 @@ from webhook.cli.common import (
     UsageError,
     configuration,
     fail,
-    line,
     note,
     quoted,
     read_text,
+    whole_number,
 )
 from webhook.cli.manifests import Document, ManifestError, dump, read
-from webhook.decision import aws
-from webhook.decision.admission import Admission, Decision
+from webhook.cli.plan_text import write_text
+from webhook.cli.planner import Options, Plan, Planner, admitted, to_json
 from webhook.decision.configuration import Configuration
-from webhook.decision.estimate import HELM_WAIT_SECONDS, Estimate, duration, estimate
-from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster, ServerVersion
+from webhook.decision.mutations.model import Cluster, ServerVersion
 from webhook.decision.printable import harmful, json_text, printable
-from webhook.decision.review import warning_text
-from webhook.decision.settings import BUILT_IN, PREFIX, InvalidSettingError, Namespace
-from webhook.decision.workload import DEFAULT_GRACE_SECONDS, Kind, find_kind, mapping
+from webhook.decision.settings import InvalidSettingError
+from webhook.rollout.shape import MOST_PODS
+from webhook.rollout.timings import Timings, TimingsError
+from webhook.rollout.timings import parse as parse_timings
 
 PROGRAM: Final = "seamless plan"
 DESCRIPTION: Final = """\
-Show what the webhook would make of manifests, offline. Reads YAML or JSON, several documents a
-file, and List objects. A namespace that is neither among them nor in --namespace-file counts as
-selected."""
+Show what the webhook would make of manifests, offline, and how their rollouts would go before and
+after. Reads YAML or JSON, several documents a file, and List objects. A namespace that is neither
+among them nor in --namespace-file counts as selected."""
 EXIT: Final = """\
 exit status: 0 done; 1 a manifest would be refused, or with --exit-code one would be changed;
 2 wrong use or bad input"""
-
-Json = dict[str, Any]
-_MOST_SENT: Final = 3 * 1024 * 1024  # bytes of an object: more, and no API server takes it
-_MOST_COMPARED: Final = 20_000  # lines
-
-
-@dataclass(slots=True)
-class Planned:
-    """What becomes of one workload."""
-
-    document: Document
-    item: int | None
-    kind: Kind
-    before: Json
-    after: Json
-    namespace: str
-    known: bool
-    decision: Decision
-    patch: list[Json]
-    warnings: list[str]
-    estimate: Estimate | None
-    in_git: list[str]
-
-    @property
-    def name(self) -> str:
-        """The name, or what stands in for one."""
-        metadata = mapping(self.before.get("metadata"))
-        name = metadata.get("name") or f"{metadata.get('generateName') or ''}?"
-        return f"{self.kind.name.lower()}/{name}"
-
-    @property
-    def state(self) -> str:
-        """One word, and why where there is more to say."""
-        if self.decision.refused:
-            return "refused"
-        if self.patch:
-            return "patched" if self.decision.applied else "injections removed"
-        return f"unchanged ({self.decision.skipped})" if self.decision.skipped else "unchanged"
-
-
-@dataclass(slots=True)
-class Plan:
-    """Everything that was read, and what becomes of it."""
-
-    documents: list[Document] = field(default_factory=list)
-    workloads: list[Planned] = field(default_factory=list)
 
 
 def main(arguments: list[str]) -> int:
@@ -102,9 +52,11 @@ def main(arguments: list[str]) -> int:
         options = _parser().parse_args(arguments)
         settings = configuration(options.config)
         plan = _plan(options, settings)
-    except (UsageError, ManifestError, InvalidSettingError) as error:
+        if options.report:
+            _report(options.report, plan, settings)
+    except (UsageError, ManifestError, InvalidSettingError, TimingsError) as error:
         return fail(PROGRAM, error)
-    _OUTPUTS[options.output](plan, settings)
+    _OUTPUTS[options.output](plan, settings, options)
     if any(each.decision.refused for each in plan.workloads):
         return 1
     return int(options.exit_code and any(each.patch for each in plan.workloads))
@@ -118,8 +70,8 @@ def _parser() -> Parser:
         "--output",
         choices=tuple(_OUTPUTS),
         default="text",
-        help="text: a diff and notes; yaml: the manifests as they would be; patch: one JSON Patch "
-        "a line and workload; json: everything, for machines",
+        help="text: a diff, notes and the rollouts; yaml: the manifests as they would be; "
+        "patch: one JSON Patch a line and workload; json: everything, for machines",
     )
     parser.add_argument("--config", metavar="FILE", help="the webhook's configuration")
     parser.add_argument(
@@ -143,6 +95,35 @@ def _parser() -> Parser:
         help="whether the CRD of Argo Rollouts has preStop.sleep",
     )
     parser.add_argument(
+        "--nodes",
+        type=_nodes,
+        metavar="N",
+        help="on how many nodes a DaemonSet runs; else by its status, or one",
+    )
+    parser.add_argument(
+        "--timings",
+        metavar="FILE",
+        help="what the cluster and the applications take, for the rollouts (docs/timings.md)",
+    )
+    parser.add_argument(
+        "--what-if",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="SETTING=VALUE",
+        help="show beside what is set what this setting would do; may be given several times",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="write all of it as one page, with the rollouts as pictures",
+    )
+    parser.add_argument(
+        "--show-record",
+        action="store_true",
+        help="show the record of what was injected in full; else it is folded",
+    )
+    parser.add_argument(
         "--exit-code", action="store_true", help="exit with 1 where a manifest would be changed"
     )
     return parser
@@ -151,293 +132,84 @@ def _parser() -> Parser:
 def _version(text: str) -> ServerVersion:
     found = re.match(r"v?(\d{1,4})\.(\d{1,4})(?:[.+-].*)?\Z", text, re.ASCII)
     if not found:
-        # argparse shows the message of no other error
-        import argparse
-
         message = f"{quoted(text)}: expected a version such as 1.30"
         raise argparse.ArgumentTypeError(message)
     return ServerVersion(int(found[1]), int(found[2]))
 
 
-# --- deciding ------------------------------------------------------------------------------------
+def _nodes(text: str) -> int:
+    try:
+        return whole_number(text, 0, MOST_PODS)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        message = f"{quoted(text)}: expected SETTING=VALUE, such as pre-stop-sleep=5s"
+        raise argparse.ArgumentTypeError(message)
+    return name.strip(), value
 
 
 def _plan(options: Any, settings: Configuration) -> Plan:
     sleep = None if options.rollout_sleep is None else options.rollout_sleep == "yes"
-    cluster = Cluster(options.kube_version, options.oldest_node, sleep)
+    timings = Timings()
+    if options.timings:
+        timings = parse_timings(read_text(options.timings), options.timings)
+    planner = Planner(
+        settings,
+        Options(
+            namespace=options.namespace,
+            cluster=Cluster(options.kube_version, options.oldest_node, sleep),
+            timings=timings,
+            nodes=options.nodes,
+            what_if=dict(options.what_if),
+        ),
+    )
     documents: list[Document] = []
     for path in options.files:
         source = "standard input" if path == "-" else path
         documents += read(read_text(path, stdin=True), source)
-    namespaces = []
-    if options.namespace_file:
-        namespaces = read(read_text(options.namespace_file), options.namespace_file)
-    return planned(settings, documents, namespaces, options.namespace, cluster)
+    said: list[Document] = []
+    if options.namespace_file:  # it has the last word
+        said = read(read_text(options.namespace_file), options.namespace_file)
+    return planner.plan(documents, said)
 
 
-def planned(
-    settings: Configuration,
-    documents: list[Document],
-    namespace_documents: Sequence[Document] = (),
-    default_namespace: str = "default",
-    cluster: Cluster = UNKNOWN_CLUSTER,
-) -> Plan:
-    """Decide everything that documents hold.
-
-    Args:
-        settings: the webhook's configuration.
-        documents: the manifests.
-        namespace_documents: Namespaces, which have the last word over those among the manifests.
-        default_namespace: the namespace of manifests that name none.
-        cluster: what the API server and the nodes can carry.
+def _report(path: str, plan: Plan, settings: Configuration) -> None:
+    """Write the page.
 
     Raises:
-        ManifestError: a document holds what no API server takes.
-        InvalidSettingError: the configuration's defaults do not parse.
+        UsageError: it cannot be written.
     """
-    namespaces: dict[str, Namespace] = {}
-    admission = Admission(settings, namespaces=namespaces.get, cluster=lambda: cluster)
-    plan = Plan(documents)
-    for document in (*documents, *namespace_documents):
-        for _, _, each in objects(document):
-            if _is_namespace(each):
-                metadata = mapping(each.get("metadata"))
-                name, labels = str(metadata.get("name")), metadata.get("labels")
-                found = admission.table.namespace(name, labels, metadata.get("annotations"))
-                namespaces[name] = found
-    for document in documents:
-        for item, kind, each in objects(document):
-            if kind is None and settings.aws_readiness_gates and _is_namespace(each):
-                kind = aws.NAMESPACE_KIND  # noqa: PLW2901 - the one kind that is no workload
-            if kind is None:
-                continue
-            metadata = mapping(each.get("metadata"))
-            namespace = str(metadata.get("namespace") or default_namespace)
-            known = namespace in namespaces
-            if kind is aws.NAMESPACE_KIND:
-                namespace, known = str(metadata.get("name")), True
-            plan.workloads.append(_decide(admission, document, item, kind, each, namespace, known))
-    return plan
+    from webhook.cli.report import page
 
-
-def _is_namespace(each: Json) -> bool:
-    return each.get("apiVersion") == "v1" and each.get("kind") == "Namespace"
-
-
-def objects(document: Document) -> Iterator[tuple[int | None, Kind | None, Json]]:
-    """Walk the objects of a document; those of a List with their index."""
-    content = document.content
-    if content is None:
-        return
-    if not isinstance(content, dict):
-        message = f"{document.place}: expected an object with apiVersion and kind"
-        raise ManifestError(message)
-    items = content.get("items")
-    if isinstance(items, list) and str(content.get("kind")).endswith("List"):
-        for index, item in enumerate(items):
-            if not isinstance(item, dict):
-                message = f"{document.place}: items[{index}] is not an object"
-                raise ManifestError(message)
-            yield index, _kind(item, content), item
-    else:
-        yield None, _kind(content, {}), content
-
-
-def _kind(each: Json, of_list: Json) -> Kind | None:
-    """Tell the kind of an object; the items of a DeploymentList need not say it."""
-    group, _, version = str(each.get("apiVersion") or of_list.get("apiVersion")).rpartition("/")
-    name = str(each.get("kind") or str(of_list.get("kind") or "").removesuffix("List"))
-    return find_kind(group, version, name)
-
-
-def _decide(
-    admission: Admission,
-    document: Document,
-    item: int | None,
-    kind: Kind,
-    each: Json,
-    namespace: str,
-    known: bool,  # noqa: FBT001
-) -> Planned:
-    """Send one object down the path that a request takes, bytes to bytes."""
     try:
-        sent = orjson.dumps(each)
-    except orjson.JSONEncodeError as error:
-        message = f"{document.place}: {error}"
-        raise ManifestError(message) from None
-    if len(sent) > _MOST_SENT:
-        message = f"{document.place}: an object of {len(sent)} bytes: the API server takes 3 MiB"
-        raise ManifestError(message)
-    review = {
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "plan",
-            "kind": {"group": kind.group, "version": kind.version, "kind": kind.name},
-            "operation": "CREATE",
-            "name": mapping(each.get("metadata")).get("name"),
-            "namespace": namespace,
-            "object": orjson.Fragment(sent),
-        },
-    }
-    answer = admission.answer(orjson.dumps(review))
-    if answer.decision is None:  # pragma: no cover - the review is ours
-        raise ManifestError(answer.body.decode())
-    response = orjson.loads(answer.body)["response"]
-    patch = orjson.loads(base64.b64decode(response["patch"])) if "patch" in response else []
-    # A copy in which nothing that aliases share is changed in two places.
-    after = jsonpatch.apply_patch(orjson.loads(sent), patch, in_place=True)
-    decision = answer.decision
-    return Planned(
-        document,
-        item,
-        kind,
-        each,
-        after,
-        namespace,
-        known,
-        decision,
-        patch,
-        [warning_text(alert.text) for alert in decision.alerts],
-        estimate(kind, after) if decision.situation is not None else None,
-        list(_in_git(admission, decision, each, after)),
-    )
+        with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123 - a NUL in it is told below
+            file.write(page(plan, settings))
+    except OSError as error:
+        message = f"{path}: {error.strerror}"
+        raise UsageError(message) from None
+    except ValueError as error:
+        message = f"{path!r}: {error}"
+        raise UsageError(message) from None
 
 
-def _in_git(admission: Admission, decision: Decision, before: Json, after: Json) -> Iterator[str]:
-    """Say how what was raised can stand in Git, where the value alone would be raised once more."""
-    if decision.situation is None:
-        return
-    name = "terminationGracePeriodSeconds"
-    wrote, becomes = (_pod_spec(each).get(name) for each in (before, after))
-    if becomes != wrote and decision.situation["shutdown-time"].value is None:
-        gave = wrote if isinstance(wrote, int) else DEFAULT_GRACE_SECONDS
-        needs = duration(1 if gave < 0 else gave)  # as the API server has it
-        with contextlib.suppress(InvalidSettingError):  # longer than the setting can say
-            admission.table.parse("shutdown-time", needs)
-            beside = f"the annotation {PREFIX}shutdown-time: {needs}"
-            yield _kept_or_written(name, wrote, becomes, beside)
-    name = "progressDeadlineSeconds"
-    wrote, becomes = (mapping(each.get("spec")).get(name) for each in (before, after))
-    if becomes != wrote:
-        beside = f"minReadySeconds: {mapping(after.get('spec')).get('minReadySeconds')}"
-        yield _kept_or_written(name, wrote, becomes, beside)
+# --- output --------------------------------------------------------------------------------------
 
 
-def _pod_spec(each: Json) -> Json:
-    return mapping(mapping(mapping(each.get("spec")).get("template")).get("spec"))
+def _text(plan: Plan, settings: Configuration, options: Any) -> None:
+    write_text(plan, settings, show_record=options.show_record)
 
 
-def _kept_or_written(name: str, wrote: Any, becomes: Any, beside: str) -> str:
-    keep = "leave it out" if wrote is None else f"keep {wrote}"
-    return (
-        f"{name} in Git: {keep}, or write {becomes} and {beside}; "
-        f"{becomes} alone would be raised again"
-    )
-
-
-# --- telling -------------------------------------------------------------------------------------
-
-
-def _text(plan: Plan, settings: Configuration) -> None:
-    for each in plan.workloads:
-        where = "" if each.kind is aws.NAMESPACE_KIND else f" in namespace {each.namespace}"
-        line(f"{each.name}{where}: {each.state}")
-        item = f", item {each.item}" if each.item is not None else ""
-        line(f"  from {each.document.place}{item}")
-        for text in _notes(each, settings):
-            line(f"  note: {text}")
-        for warning in each.warnings:
-            line(f"  warning: {warning}")
-        for problem in each.decision.refused:
-            line(f"  refused: {problem}")
-        if each.patch:
-            line("")
-            for text in _diff(each):
-                line(text)
-        line("")
-    workloads = plan.workloads
-    refused = sum(bool(each.decision.refused) for each in workloads)
-    patched = sum(bool(each.patch) for each in workloads)
-    many = f"{_many(len(workloads), 'workload')} in {_many(len(plan.documents), 'document')}"
-    line(f"{many}: {patched} changed, {refused} refused")
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _notes(each: Planned, settings: Configuration) -> Iterator[str]:
-    if settings.mode == "audit":
-        yield "audit mode: nothing would be patched"
-        if each.decision.applied:
-            yield f"patch mode would apply {', '.join(each.decision.applied)}"
-    if not each.known:
-        yield f"namespace {each.namespace} is not known here: taken as selected"
-    situation = each.decision.situation
-    for name in each.decision.applied:
-        if situation is None:
-            break
-        found = situation[name]
-        source = found.source if found.source == BUILT_IN else f"from the {found.source}"
-        yield f"{name}: {_shown(found.value)}, {source}"
-    yield from each.in_git
-    if each.estimate is not None:
-        yield f"rollout: {each.estimate.text}; the time that pods take to be ready comes on top"
-        if _outlives_helm(each.estimate):
-            wait = duration(HELM_WAIT_SECONDS)
-            yield f"rollout: helm --wait gives up after {wait} unless told otherwise"
-
-
-def _shown(value: Any) -> str:
-    """Write a value as it would be set; the only numbers among them are durations."""
-    if isinstance(value, int):
-        return duration(value)
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _outlives_helm(found: Estimate) -> bool:
-    return found.seconds is not None and found.seconds >= HELM_WAIT_SECONDS
-
-
-def _diff(each: Planned) -> Iterator[str]:
-    before, after = dump(each.before).split("\n")[:-1], dump(each.after).split("\n")[:-1]
-    if len(before) > _MOST_COMPARED:
-        # What repeats its lines often enough would take hours to compare.
-        yield f"(the {len(before)} lines of it are not compared: the patch is)"
-        yield from (json.dumps(operation) for operation in each.patch)
-        return
-    name = printable(each.name)  # one line
-    yield from difflib.unified_diff(
-        before, after, f"{name} as written", f"{name} as admitted", lineterm=""
-    )
-
-
-def _yaml(plan: Plan, _settings: Configuration) -> None:
+def _yaml(plan: Plan, _settings: Configuration, _options: Any) -> None:
     """Print every document; those without a change by their own text, comments and all."""
     for index, (document, content) in enumerate(admitted(plan)):
         text = _as_written(document) if content is document.content else dump(content)
         separator = "---\n" if index else ""
         sys.stdout.write(separator + text + ("" if text.endswith("\n") or not text else "\n"))
     _refusals_to_stderr(plan)
-
-
-def admitted(plan: Plan) -> Iterator[tuple[Document, Any]]:
-    """Walk the documents with their content as admitted: the same object where nothing changes."""
-    changed: dict[int, list[Planned]] = {}
-    for each in plan.workloads:
-        if each.patch:
-            changed.setdefault(id(each.document), []).append(each)
-    for document in plan.documents:
-        content = document.content
-        for each in changed.get(id(document), ()):
-            if each.item is None:
-                content = each.after
-            else:
-                items = list(content["items"] or ())
-                items[each.item] = each.after
-                content = {**content, "items": items}
-        yield document, content
 
 
 def _as_written(document: Document) -> str:
@@ -450,7 +222,7 @@ def _as_written(document: Document) -> str:
     return dump(document.content)
 
 
-def _patch(plan: Plan, _settings: Configuration) -> None:
+def _patch(plan: Plan, _settings: Configuration, _options: Any) -> None:
     for each in plan.workloads:
         sys.stdout.write(json_text(orjson.dumps(each.patch).decode()) + "\n")
     _refusals_to_stderr(plan)
@@ -462,55 +234,12 @@ def _refusals_to_stderr(plan: Plan) -> None:
             note(PROGRAM, f"{each.name}: refused: {problem}")
 
 
-def _json(plan: Plan, settings: Configuration) -> None:
-    workloads = [
-        {
-            "source": each.document.source,
-            "document": each.document.number,
-            "item": each.item,
-            "apiVersion": each.kind.api_version,
-            "kind": each.kind.name,
-            "name": mapping(each.before.get("metadata")).get("name"),
-            "namespace": each.namespace,
-            "namespaceKnown": each.known,
-            "allowed": not each.decision.refused,
-            "changed": bool(each.patch),
-            "applied": {
-                name: each.decision.situation[name].source if each.decision.situation else None
-                for name in each.decision.applied
-            },
-            "skipped": each.decision.skipped,
-            "warnings": [
-                {"code": alert.code, "text": text}
-                for alert, text in zip(each.decision.alerts, each.warnings, strict=True)
-            ],
-            "refusals": [
-                {
-                    "path": problem.path,
-                    "setting": problem.name,
-                    "value": problem.raw,
-                    "expected": problem.expected,
-                }
-                for problem in each.decision.refused
-            ],
-            "inGit": each.in_git,
-            "rollout": None
-            if each.estimate is None
-            else {
-                "steps": each.estimate.steps,
-                "leastSeconds": each.estimate.seconds,
-                "text": each.estimate.text,
-                "outlivesHelmWait": _outlives_helm(each.estimate),
-            },
-            "patch": each.patch,
-        }
-        for each in plan.workloads
-    ]
-    found = {"mode": settings.mode, "documents": len(plan.documents), "workloads": workloads}
-    sys.stdout.write(json_text(json.dumps(found, indent=2, ensure_ascii=False)) + "\n")
+def _json(plan: Plan, settings: Configuration, _options: Any) -> None:
+    text = json.dumps(to_json(plan, settings.mode), indent=2, ensure_ascii=False)
+    sys.stdout.write(json_text(text) + "\n")
 
 
-_OUTPUTS: Final[dict[str, Callable[[Plan, Configuration], None]]] = {
+_OUTPUTS: Final[dict[str, Callable[[Plan, Configuration, Any], None]]] = {
     "text": _text,
     "json": _json,
     "yaml": _yaml,

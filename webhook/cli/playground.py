@@ -3,7 +3,7 @@
 The page sends what is in its editor with every change, and draws what comes back. Nothing is stored
 here, and nothing is sent anywhere else: the browser is told so by the Content-Security-Policy.
 
-    page ── text, settings, timings ──▶ preview ── planned, simulate ──▶ what the page draws
+    page ── text, settings, timings ──▶ preview ── Planner ──▶ what the page draws
 
 A web page of strangers can make a browser send requests to this port, and can have a name of its
 own resolve to it (DNS rebinding). So a request must name this server in `Host` as its user does,
@@ -18,7 +18,7 @@ import ipaddress
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ from webhook.cli.common import (
     whole_number,
 )
 from webhook.cli.manifests import Document, ManifestError, dump, read
-from webhook.cli.plan import Planned, admitted, objects, planned
+from webhook.cli.planner import Options, Planned, Planner, admitted, objects
 from webhook.decision import aws
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
@@ -59,10 +59,10 @@ from webhook.decision.settings import (
     InvalidSettingError,
     Setting,
 )
-from webhook.decision.workload import Json, Kind, mapping
+from webhook.decision.workload import Json, malformed
 from webhook.rollout import timings as rollout_timings
 from webhook.rollout.shape import MOST_PODS, shape_of
-from webhook.rollout.simulation import Rollout, SimulationError, simulate
+from webhook.rollout.simulation import Rollout
 from webhook.rollout.timings import BALANCER, Timings, TimingsError
 
 PROGRAM: Final = "seamless playground"
@@ -412,32 +412,46 @@ class Playground:
         if sum(len(orjson.dumps(each.content)) for each in written) > MOST_EXPANDED:
             message = f"the manifests stand for more than {MOST_EXPANDED:,} bytes"
             raise _InputError(message)
-        workloads = sum(1 for each in written for found in objects(each) if found[1])
-        if workloads > MOST_WORKLOADS:
-            message = f"{workloads} workloads: expected at most {MOST_WORKLOADS}"
-            raise _InputError(message)
-        try:
-            plan = planned(
-                self._settings, [_with_settings(each, asked.settings) for each in written]
-            )
-        except InvalidSettingError as error:  # pragma: no cover - they are known to be in order
-            raise _InputError(str(error)) from None
+        _bounded(written)
+        changed = [_with_settings(each, asked.settings) for each in written]
+        plan = Planner(self._settings, Options(timings=asked.timings)).plan(changed)
         originals = {
             (document.number, item): content
             for document in written
             for item, _, content in objects(document)
         }
-        room = MOST_SIMULATED
-        shown = []
-        for each in plan.workloads:
-            original = originals[each.document.number, each.item]
-            found, room = _workload(each, original, asked.timings, room)
-            shown.append(found)
         return {
             "documents": sum(each.content is not None for each in written),
-            "workloads": shown,
+            "workloads": [
+                _workload(each, originals[each.document.number, each.item])
+                for each in plan.workloads
+            ],
             "yaml": "---\n".join(_ended(_text(*each)) for each in admitted(plan)),
         }
+
+
+def _bounded(documents: Sequence[Document]) -> None:
+    """Refuse what would take long.
+
+    Raises:
+        _InputError: more workloads, or more pods, than one page shows.
+    """
+    workloads = pods = 0
+    for document in documents:
+        for _, kind, each in objects(document):
+            if kind is None:
+                continue
+            workloads += 1
+            if malformed(each) is None:
+                found = shape_of(kind, each, None, None).pods
+                pods += found if found <= MOST_PODS else 0  # more are not followed at all
+    for number, what, most in (
+        (workloads, "workloads", MOST_WORKLOADS),
+        (pods, "pods", MOST_SIMULATED),
+    ):
+        if number > most:
+            message = f"{number:,} {what}: expected at most {most:,}"
+            raise _InputError(message)
 
 
 _SOURCE: Final = "the text"
@@ -511,10 +525,10 @@ def _timings(content: Json) -> Timings:
         raise _InputError(str(error)) from None
 
 
-def _workload(each: Planned, original: Json, timings: Timings, room: int) -> tuple[Json, int]:
-    """Describe one workload; gives how many pods may still be followed, too."""
+def _workload(each: Planned, original: Json) -> Json:
+    """Describe one workload, as it is written and as it would be admitted."""
     decision = each.decision
-    rollout, pods = _rollout(each, original, timings, room)
+    situation = decision.situation
     return {
         "name": each.name,
         "namespace": "" if each.kind is aws.NAMESPACE_KIND else each.namespace,
@@ -528,17 +542,22 @@ def _workload(each: Planned, original: Json, timings: Timings, room: int) -> tup
             {"code": alert.code, "text": text.removeprefix("seamless-rollouts: ")}
             for alert, text in zip(decision.alerts, each.warnings, strict=True)
         ],
+        "leftAlone": each.left_alone,
         "notes": each.in_git,
         "settings": {}
-        if decision.situation is None
+        if situation is None
         else {
             name: {"value": _shown(found.value), "source": found.source}
-            for name, found in decision.situation.policy.items()
+            for name, found in situation.policy.items()
         },
         "applied": list(decision.applied),
         "diff": _diff(original, each.after),
-        "rollout": rollout,
-    }, room - pods
+        "rollout": {
+            "written": each.written and _drawn(each.written),
+            "admitted": each.admitted and _drawn(each.admitted),
+            "notSimulated": each.not_simulated,
+        },
+    }
 
 
 def _shown(value: Any) -> str:
@@ -548,29 +567,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
-
-
-def _rollout(each: Planned, original: Json, timings: Timings, room: int) -> tuple[Json, int]:
-    """Simulate a rollout of the workload as written, and as admitted."""
-    kind = each.kind
-    if each.decision.situation is None:
-        return {"error": "its rollout is not simulated: nothing is decided about it"}, 0
-    try:
-        pods = shape_of(kind, each.after, None, None).pods
-        if pods > room:
-            return {"error": f"{pods:,} pods: more than are followed here"}, 0
-        return {
-            "written": _drawn(_simulated(kind, original, each, timings)),
-            "admitted": _drawn(_simulated(kind, each.after, each, timings)),
-        }, pods
-    except SimulationError as error:
-        return {"error": str(error)}, 0
-
-
-def _simulated(kind: Kind, workload: Json, each: Planned, timings: Timings) -> Rollout:
-    """Simulate it in the namespace that it was decided in."""
-    metadata = {**mapping(workload.get("metadata")), "namespace": each.namespace}
-    return simulate(kind, {**workload, "metadata": metadata}, timings)
 
 
 def _drawn(rollout: Rollout) -> Json:

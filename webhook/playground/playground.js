@@ -383,7 +383,6 @@ function show() {
   const workload = answer.workloads[state.chosen];
   workloadsShown();
   settingsShown();
-  byId("timeline-card").hidden = !workload;
   headline(workload);
   totals(workload?.rollout);
   findings(workload);
@@ -405,26 +404,18 @@ function workloadsShown() {
   if (focused >= 0) place.children[Math.min(focused, workloads.length - 1)]?.focus();
 }
 
-const LEFT_ALONE = {
-  "not-serving": "it serves no traffic",
-  disabled: "it says disabled",
-  "workload-ref": "its Deployment is patched instead",
-  "not-enabled": "nobody has enabled it",
-};
-
 function headline(workload) {
   const parts = [];
   const word = (text, className) => parts.push(element("span", { className, textContent: text }));
   if (!workload) parts.push("Paste a Deployment, StatefulSet, DaemonSet or Rollout to see what becomes of it.");
   else if (workload.refused.length) { word("It would be refused: ", "bad"); parts.push("a setting says nothing that is understood."); }
-  else if (workload.rollout.error) parts.push(`${workload.changed ? "It is changed" : "It stays as it is"}; ${workload.rollout.error}.`);
+  else if (!workload.rollout.admitted) parts.push(`${workload.changed ? "It is changed" : "It stays as it is"}. Its rollout is not shown: ${workload.rollout.notSimulated}.`);
   else {
     const { written, admitted } = workload.rollout;
     const before = written.requestsAtRisk, after = admitted.requestsAtRisk;
-    const why = /^unchanged \((.+)\)$/.exec(workload.state)?.[1];
-    if (why) parts.push(`Left alone: ${LEFT_ALONE[why] ?? why}. `);
+    if (!workload.changed) parts.push("Nothing changes. ");
     if (before[1] === 0 && after[1] === 0) { word("No request", "good"); parts.push(" at risk in a rollout."); }
-    else if (why || !workload.changed) { word(`${before[0] ? "" : "Up to "}${range(before[0] ? before : [before[1], before[1]])} requests`, "bad"); parts.push(" at risk in each rollout."); }
+    else if (!workload.changed) { word(`${before[0] ? "" : "Up to "}${range(before[0] ? before : [before[1], before[1]])} requests`, "bad"); parts.push(" at risk in each rollout."); }
     else {
       word(before[1] ? `${before[0] ? "" : "Up to "}${range(before[0] ? before : [before[1], before[1]])} requests` : "No request", before[1] ? "bad" : "good");
       parts.push(" at risk in each rollout as it is written; ");
@@ -448,7 +439,7 @@ function headline(workload) {
 
 function totals(rollout) {
   const place = byId("totals");
-  if (!rollout?.written) { place.replaceChildren(); return; }
+  if (!rollout?.admitted) { place.replaceChildren(); return; }
   const { written, admitted } = rollout;
   const from = (before, after) => (before === after ? "the same as it is written" : `${before} as it is written`);
   const row = (name, before, after, judged = "") => element("div", {}, element("dt", { textContent: name }),
@@ -468,6 +459,7 @@ function findings(workload) {
     element("b", { textContent: label }), element("span", { textContent: text })));
   for (const each of workload?.refused ?? []) item("error", "error", each.text);
   for (const each of workload?.warnings ?? []) item("warning", "warning", each.text);
+  for (const each of workload?.leftAlone ?? []) item("note", "left alone", each);
   if (state.options.mode === "audit") item("note", "note", "audit mode: nothing is patched");
   for (const each of workload?.notes ?? []) item("note", "note", each);
   if (!items.length) items.push(element("li", { className: "none", textContent: "Nothing to say." }));
@@ -507,9 +499,10 @@ function legend() {
 function timeline() {
   const rollout = state.answer?.workloads?.[state.chosen]?.rollout;
   const place = byId("charts");
-  if (!rollout?.written) {
+  byId("timeline-card").hidden = !rollout?.admitted;
+  if (!rollout?.admitted) {
     charts.clear();
-    place.replaceChildren(element("p", { className: "hint", textContent: rollout?.error ?? "" }));
+    place.replaceChildren();
     byId("tables").replaceChildren();
     return;
   }
@@ -676,7 +669,7 @@ function ticks(end, width) {
 
 function tables() {
   const rollout = state.answer?.workloads?.[state.chosen]?.rollout;
-  if (!rollout?.written) return;
+  if (!rollout?.admitted) return;
   const names = Object.keys(PHASES);
   byId("tables").replaceChildren(...SIDES.map(([side, title]) => {
     const head = element("tr", {}, ...["Pod", ...names.map((each) => PHASES[each]), "gone"].map((each) => element("th", { scope: "col", textContent: each })));
