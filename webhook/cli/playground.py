@@ -88,7 +88,7 @@ MOST_WORKLOADS: Final = 50
 """Workloads that are shown."""
 MOST_EXPANDED: Final = 1024 * 1024
 """Bytes of the manifests as JSON, with what their aliases stand for."""
-MOST_SIMULATED: Final = MOST_PODS
+MOST_SIMULATED: Final = 5_000
 """Pods of all workloads together that are followed."""
 MOST_DRAWN: Final = 60
 """Pods of a workload that are drawn; of more, some are left out, evenly."""
