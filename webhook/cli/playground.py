@@ -90,7 +90,7 @@ MOST_EXPANDED: Final = 1024 * 1024
 """Bytes of the manifests as JSON, with what their aliases stand for."""
 MOST_SIMULATED: Final = 5_000
 """Pods of all workloads together that are followed."""
-MOST_DRAWN: Final = 60
+MOST_DRAWN: Final = 40
 """Pods of a workload that are drawn; of more, some are left out, evenly."""
 MOST_COMPARED: Final = 4_000
 """Lines of an object whose diff is shown."""

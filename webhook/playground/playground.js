@@ -268,7 +268,7 @@ function settingControl(given) {
   const box = element("div", { className: "control" },
     element("label", { htmlFor: id, textContent: label, title: help }),
     element("span", { className: "value" }, ...(name in SLIDERS ? [value] : []), undo), field, hint, wrong);
-  controls.set(name, (resolved, refusal) => {
+  controls.set(name, (resolved, refusal, applied) => {
     const mine = state.settings[name];
     const shown = mine ?? resolved?.value ?? given.default;
     box.classList.toggle("set", mine !== undefined);
@@ -287,7 +287,8 @@ function settingControl(given) {
     }
     field.placeholder = "none";
     const unset = name === "shutdown-time" && parseDuration(shown) === null;
-    const source = unset ? "the grace period it has" : mine !== undefined ? "set here" : resolved ? (resolved.source === "built in" ? "built in" : `from the ${resolved.source}`) : "";
+    let source = unset ? "the grace period it has" : mine !== undefined ? "set here" : resolved ? (resolved.source === "built in" ? "built in" : `from the ${resolved.source}`) : "";
+    if (name in SLIDERS && !unset && resolved && resolved.value !== "none" && !applied.includes(name)) source += ", not applied";
     hint.textContent = name in SLIDERS || choices.length ? source : [source, `takes ${takes.replaceAll("`", "")}`].filter(Boolean).join("; ");
     field.setAttribute("aria-invalid", String(Boolean(refusal)));
     wrong.hidden = !refusal;
@@ -300,7 +301,7 @@ function settingsShown() {
   const workload = state.answer?.workloads?.[state.chosen];
   for (const [name, showValue] of controls) {
     const refusal = name in state.settings ? workload?.refused.find((each) => each.own && each.setting === name)?.text : undefined;
-    showValue(workload?.settings[name], refusal);
+    showValue(workload?.settings[name], refusal, workload?.applied ?? []);
   }
 }
 
@@ -415,7 +416,7 @@ function headline(workload) {
     const before = written.requestsAtRisk, after = admitted.requestsAtRisk;
     if (!workload.changed) parts.push("Nothing changes. ");
     if (before[1] === 0 && after[1] === 0) { word("No request", "good"); parts.push(" at risk in a rollout."); }
-    else if (!workload.changed) { word(`${before[0] ? "" : "Up to "}${range(before[0] ? before : [before[1], before[1]])} requests`, "bad"); parts.push(" at risk in each rollout."); }
+    else if (String(before) === String(after)) { word(`${before[0] ? "" : "Up to "}${range(before[0] ? before : [before[1], before[1]])} requests`, "bad"); parts.push(workload.changed ? " at risk in each rollout, now as before: the findings say why." : " at risk in each rollout."); }
     else {
       word(before[1] ? `${before[0] ? "" : "Up to "}${range(before[0] ? before : [before[1], before[1]])} requests` : "No request", before[1] ? "bad" : "good");
       parts.push(" at risk in each rollout as it is written; ");
