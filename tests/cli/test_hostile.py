@@ -395,7 +395,11 @@ def test_a_file_that_cannot_be_read_is_named(
     """As a manifest, as the configuration, as the namespaces."""
     path = tmp_path / "file"
     make(path)
-    for arguments in ((str(path),), (f"--config={path}", "x"), (f"--namespace-file={path}", "x")):
+    for arguments in (
+        (str(path),),
+        (f"--config={path}", "examples/nginx/given.yaml"),
+        (f"--namespace-file={path}", "examples/nginx/given.yaml"),
+    ):
         code, out, err = ran("plan", *arguments)
         assert (code, out) == (2, "")
         assert f"{path}: {said}" in err

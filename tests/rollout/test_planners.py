@@ -38,6 +38,11 @@ def done(given: Json, verdict: Verdict) -> Json:
     return apply(copy.deepcopy(given), verdict.operations)
 
 
+def min_ready(kind: str) -> tuple[str, ...]:
+    """Give the setting, inherited but by a DaemonSet: `kindDefaults` spares its nodes the wait."""
+    return () if kind == "DaemonSet" else ("min-ready",)
+
+
 def test_the_field_managers_are_those_that_the_webhook_decides_afresh() -> None:
     """But for the one that is to leave the template alone."""
     assert {BACKFILL, REVERT} == DECIDED_AFRESH
@@ -52,7 +57,7 @@ def test_a_backfill_makes_what_the_webhook_would_have_made(kind: str) -> None:
     verdict = judge.judge(BY_NAME[kind], given)
     assert done(given, verdict) == after(given, by=EVERYTHING)
     assert verdict.restarts
-    assert verdict.settings == ("pre-stop-sleep", "min-ready")
+    assert verdict.settings == ("pre-stop-sleep", *min_ready(kind))
     again = judge.judge(BY_NAME[kind], done(given, verdict))
     assert (again.operations, again.done) == ((), True)
 
@@ -95,7 +100,7 @@ def test_a_revert_gives_back_what_the_user_wrote(kind: str, scope: Any) -> None:
     assert verdict.restarts
     assert done(injected, verdict) == given
     assert verdict.asked == ()
-    assert verdict.settings == ("pre-stop-sleep", "min-ready", "precheck")
+    assert verdict.settings == ("pre-stop-sleep", *min_ready(kind), "precheck")
 
 
 @pytest.mark.parametrize(

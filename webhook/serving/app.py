@@ -29,6 +29,7 @@ from webhook.decision.review import Request
 from webhook.serving import connections
 from webhook.serving.dispatch import Direct
 from webhook.serving.metrics import CONTENT_TYPE, Metrics
+from webhook.serving.signals import ending_signals
 
 log = logging.getLogger("webhook")
 
@@ -391,13 +392,19 @@ def _too_large(limits: Limits) -> _RefusedError:
     return _RefusedError(413, f"the body is larger than {limits.body_bytes} bytes")
 
 
-def health_app(metrics: Metrics, state: State, problems: Callable[[], list[str]]) -> FastAPI:
+def health_app(
+    metrics: Metrics,
+    state: State,
+    problems: Callable[[], list[str]],
+    notes: Callable[[], list[str]] = list,
+) -> FastAPI:
     """Build the app of the plain port.
 
     Args:
         metrics: what `/metrics` shows.
         state: tells when to be not ready.
         problems: why the webhook is not ready; nothing where it is.
+        notes: what `/readyz` says beside, though it is ready.
     """
     app = FastAPI(title="Seamless Rollouts health", openapi_url=None, redirect_slashes=False)
 
@@ -409,8 +416,8 @@ def health_app(metrics: Metrics, state: State, problems: Callable[[], list[str]]
     async def readyz() -> Response:
         found = ["shutting down"] if state.draining else problems()
         if found:
-            return PlainTextResponse("not ready: " + "; ".join(found) + "\n", 503)
-        return PlainTextResponse("ok\n")
+            return PlainTextResponse("not ready: " + "; ".join([*found, *notes()]) + "\n", 503)
+        return PlainTextResponse("".join(f"{each}\n" for each in ["ok", *notes()]))
 
     @app.get("/metrics")
     async def metrics_text() -> Response:
@@ -448,12 +455,6 @@ def listener(
         timeout_keep_alive=connections.KEEP_ALIVE_SECONDS,
     )
     return connections.Server(config, context, bounds or connections.Bounds(), cut)
-
-
-def ending_signals() -> set[signal.Signals]:
-    """Give the signals upon which to drain: SIGHUP too, unless it is ignored, as by `nohup`."""
-    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    return {each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN}
 
 
 async def run(
