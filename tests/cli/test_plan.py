@@ -64,10 +64,7 @@ def test_the_text_tells_the_diff_the_notes_and_the_rollout(plan: Any) -> None:
     assert "+  minReadySeconds: 30" in out
     assert "note: namespace default is not known here: taken as selected" in out
     assert "note: pre-stop-sleep: 30s, built in" in out
-    assert (
-        "rollout as written: rolled out after 3s, old pods gone after 5s; at least 3 of 3 serving; 3 extra pods; "
-        in out
-    )
+    assert "rollout as written: rolled out after 3s, old pods gone after 5s; at least 3 of 3" in out
     assert "rollout as admitted: rolled out after 1m32s" in out
     assert "88 of 92 s is minReadySeconds: three steps" in out
     assert "warning: seamless-rollouts: no readiness probe" in out
@@ -389,3 +386,184 @@ def test_an_output_that_is_cut_short_is_no_error_to_tell() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+# --- the rollout, and what is told of it ---------------------------------------------------------
+
+
+def rollouts(plan: Any, *arguments: str, text: str = DEPLOYMENT) -> dict[str, Any]:
+    """Give what `-o json` says of the rollout of the only workload."""
+    status, out, err = plan(text, arguments=("-ojson", *arguments))
+    assert status == 0, err
+    (workload,) = json.loads(out)["workloads"]
+    found: dict[str, Any] = workload["rollout"]
+    return found
+
+
+def test_what_if_shows_a_setting_beside_what_is_set(plan: Any) -> None:
+    """Several at once; what is written and admitted stays what it is."""
+    arguments = ("--what-if", "min-ready=5s", "--what-if", "pre-stop-sleep=none")
+    without, beside = rollouts(plan), rollouts(plan, *arguments)
+    assert without["whatIf"] is None
+    assert (beside["written"], beside["admitted"]) == (without["written"], without["admitted"])
+    assert beside["whatIf"]["rolledOutSeconds"] < without["admitted"]["rolledOutSeconds"]
+    found = json.loads(plan(DEPLOYMENT, arguments=("-ojson", *arguments))[1])
+    assert found["whatIf"] == {"min-ready": "5s", "pre-stop-sleep": "none"}
+    assert list(found["workloads"][0]["whatIf"]["applied"]) == ["min-ready"]
+    out = plan(DEPLOYMENT, arguments=arguments)[1]
+    assert "  what if min-ready=5s pre-stop-sleep=none: patched\n    min-ready: 5s" in out
+    assert "  rollout with min-ready=5s pre-stop-sleep=none: rolled out after 17s" in out
+
+
+def test_what_if_opts_in_and_out(plan: Any) -> None:
+    """Whatever a label on the workload says."""
+    disabled = DEPLOYMENT.replace(
+        "{name: web}", "{name: web, labels: {seamless-rollouts.dev/inject: disabled}}"
+    )
+    found = json.loads(plan(disabled, arguments=("-ojson", "--what-if=inject=enabled"))[1])
+    (workload,) = found["workloads"]
+    assert not workload["changed"]
+    assert workload["whatIf"]["changed"]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("pre-stop-sleep", "expected SETTING=VALUE, such as pre-stop-sleep=5s"),
+        ("=5s", "expected SETTING=VALUE"),
+        ("pre-stop-sleep=soon", "--what-if pre-stop-sleep=soon: duration 'soon' is not"),
+        ("pre-stop-slep=5s", "did you mean pre-stop-sleep?"),
+        ("inject=perhaps", "expected enabled or disabled"),
+    ],
+)
+def test_a_what_if_that_says_nothing_is_wrong_use(plan: Any, option: str, said: str) -> None:
+    """One line, with what would be right."""
+    status, out, err = plan(DEPLOYMENT, arguments=("--what-if", option))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_timings_are_those_of_the_file(plan: Any, tmp_path: Path) -> None:
+    """A workload's own hold, by the namespace that it is taken to be in, too."""
+    path = tmp_path / "timings.yaml"
+    path.write_text("workloads: {shop/deployment/web: {application: {start: 50}}}")
+    option = f"--timings={path}"
+    probed = DEPLOYMENT + "        readinessProbe: {tcpSocket: {port: 80}}\n"
+    slow = rollouts(plan, option, "-nshop", text=probed)["written"]["rolledOutSeconds"]
+    assert slow > 150 > rollouts(plan, option, text=probed)["written"]["rolledOutSeconds"]
+    path.write_text("aplication: {start: 50}")
+    status, out, err = plan(DEPLOYMENT, arguments=(option,))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "aplication: unknown key" in err
+
+
+def test_nodes_are_those_of_a_daemon_set(plan: Any) -> None:
+    """One where nobody says, which is told."""
+    given = DEPLOYMENT.replace("Deployment", "DaemonSet").replace("  replicas: 3\n", "")
+    assert len(rollouts(plan, "--nodes=7", text=given)["written"]["pods"]) == 14
+    assert "assumed: it is not known on how many nodes it runs" in plan(given)[1]
+    for nodes in ("-1", "many", "10001"):
+        assert plan(given, arguments=(f"--nodes={nodes}",))[0] == 2
+
+
+def test_what_has_no_rollout_says_why(plan: Any) -> None:
+    """More pods than are simulated, a malformed one, one without containers."""
+    for given, said in (
+        (DEPLOYMENT.replace("replicas: 3", "replicas: 200000"), "at most 10000 are simulated"),
+        (DEPLOYMENT.replace("replicas: 3", "replicas: three"), "malformed: spec.replicas"),
+        (DEPLOYMENT.partition("      containers")[0] + "      x: 1\n", "it has no containers"),
+    ):
+        found = rollouts(plan, text=given)
+        assert found["written"] is found["admitted"] is None
+        assert said in found["notSimulated"]
+        assert f"  rollout: not simulated: {found['notSimulated']}\n" in plan(given)[1]
+
+
+def test_what_would_be_refused_has_no_rollout_as_admitted(plan: Any) -> None:
+    """But the one that is written."""
+    out = plan(with_annotation("min-ready", "soon"), arguments=("-ojson",))[1]
+    (workload,) = json.loads(out)["workloads"]
+    assert workload["rollout"]["written"] is not None
+    assert workload["rollout"]["admitted"] is None
+
+
+def test_notes_that_are_the_same_for_all_come_once(plan: Any) -> None:
+    """Above everything; what holds for some alone stays with them."""
+    other = with_annotation("min-ready", "45s").replace("name: web,", "name: other,")
+    out = plan(DEPLOYMENT, other)[1]
+    head, _, rest = out.partition("\n\n")
+    assert "note for all workloads: namespace default is not known here" in head
+    assert "note for all workloads: pre-stop-sleep: 30s, built in" in head
+    assert "pre-stop-sleep: 30s, built in" not in rest
+    assert "  note: min-ready: 30s, built in\n" in rest
+    assert "  note: min-ready: 45s, from the workload\n" in rest
+    assert out.count("░ starting") == 1
+
+
+def test_the_record_is_folded_unless_it_is_asked_for(plan: Any) -> None:
+    """In the diff alone; the one that was there and the new one differ."""
+    folded, full = plan(DEPLOYMENT)[1], plan(DEPLOYMENT, arguments=("--show-record",))[1]
+    assert '"v":1' in full.replace(" ", "")
+    assert '"v":1' not in folded.replace(" ", "")
+    assert folded.count("see --show-record") == 2
+    once = plan(DEPLOYMENT, arguments=("-oyaml",))[1]
+    assert "--show-record" not in once
+    changed = once.replace("name: web\n", "name: web\n  x: y\n", 1)
+    changed = changed.replace(
+        "annotations:\n", "annotations:\n    seamless-rollouts.dev/min-ready: 45s\n", 1
+    )
+    out = plan(changed)[1]
+    assert "-    seamless-rollouts.dev/injected: '(folded, as it was: " in out
+    assert "+    seamless-rollouts.dev/injected: '(folded: " in out
+
+
+def test_colour_is_for_terminals_and_never_with_no_color(
+    plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text stays the same."""
+    plain = plan(DEPLOYMENT)[1]
+    assert "\x1b" not in plain
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured = plan(DEPLOYMENT)[1]
+    assert "\x1b[32m" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert plan(DEPLOYMENT)[1] == plain
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert plan(DEPLOYMENT)[1] == plain
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_the_timeline_is_as_wide_as_the_terminal(
+    plan: Any, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the terminal, or COLUMNS, says."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    bars = [each for each in plan(DEPLOYMENT)[1].splitlines() if each.startswith("  new ")]
+    assert {len(each) for each in bars} == {columns}
+
+
+def test_a_workload_that_stays_as_it_is_has_one_picture(plan: Any) -> None:
+    """There is nothing to compare."""
+    out = plan(with_annotation("inject", "disabled"))[1]
+    assert out.count("  rollout as written and as admitted: ") == 1
+    assert out.count("rollout as ") == 1
+    assert "left alone: seamless-rollouts.dev/inject: disabled is set on it" in out
+
+
+def test_each_workload_is_simulated_at_most_twice(
+    plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand are planned in seconds: once as written, and once where it would be patched."""
+    from webhook.cli import planner
+
+    calls = []
+    simulate = planner.simulate
+    monkeypatch.setattr(planner, "simulate", lambda *given: calls.append(1) or simulate(*given))
+    skipped = with_annotation("inject", "disabled")
+    assert plan(DEPLOYMENT, skipped, skipped)[0] == 0
+    assert len(calls) == 4

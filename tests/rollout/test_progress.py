@@ -245,12 +245,43 @@ def test_how_many_pods_a_rollout_may_take_away_is_told(kind: str, fields: Json, 
 
 
 def test_a_daemon_set_takes_as_long_as_its_nodes() -> None:
-    """Known by its status; unlike the estimate, which knows manifests alone."""
+    """Known by its status; a Rollout takes as long as its pods, and no pods take no time."""
     given = stored("DaemonSet", SETTLED["DaemonSet"], minReadySeconds=20)
     assert pods(DAEMON_SET, given) == 3
     assert least_seconds(DAEMON_SET, given) == 60
-    assert least_seconds(ROLLOUT, stored("Rollout", {}, minReadySeconds=20)) == 20
+    assert least_seconds(ROLLOUT, stored("Rollout", {}, minReadySeconds=20)) == 58
     assert least_seconds(DAEMON_SET, stored("DaemonSet", {}, minReadySeconds=20)) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "seconds"),
+    [
+        ("StatefulSet", {"minReadySeconds": 30}, 88),
+        ("StatefulSet", {"minReadySeconds": 30, **rolling("StatefulSet", partition=2)}, 29),
+        (
+            "StatefulSet",
+            {
+                "minReadySeconds": 30,
+                "podManagementPolicy": "Parallel",
+                **rolling("StatefulSet", maxUnavailable=3),
+            },
+            29,
+        ),
+        ("StatefulSet", {"updateStrategy": {"type": "OnDelete"}, "minReadySeconds": 30}, 0),
+        ("Deployment", {"minReadySeconds": 30, "paused": True}, 0),
+        ("Deployment", {"minReadySeconds": 30, "replicas": 40_000}, 60),
+        (
+            "Rollout",
+            {"strategy": {"canary": {"steps": [{"setWeight": 34}, {"pause": {}}]}}},
+            0,
+        ),
+    ],
+)
+def test_the_least_time_follows_the_controllers_rules(
+    kind: str, fields: Json, seconds: int
+) -> None:
+    """What waits for somebody counts as far as it goes by itself; too many pods are bounded."""
+    assert least_seconds(KINDS[kind], stored(kind, {}, **fields)) == seconds
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
         settings = configuration(options.config)
         plan = _plan(options, settings)
         if options.report:
-            _report(options.report, plan, settings)
+            _report(options, plan, settings)
     except (UsageError, ManifestError, InvalidSettingError, TimingsError) as error:
         return fail(PROGRAM, error)
     _OUTPUTS[options.output](plan, settings, options)
@@ -177,7 +177,7 @@ def _plan(options: Any, settings: Configuration) -> Plan:
     return planner.plan(documents, said)
 
 
-def _report(path: str, plan: Plan, settings: Configuration) -> None:
+def _report(options: Any, plan: Plan, settings: Configuration) -> None:
     """Write the page.
 
     Raises:
@@ -185,9 +185,10 @@ def _report(path: str, plan: Plan, settings: Configuration) -> None:
     """
     from webhook.cli.report import page
 
+    path = options.report
     try:
         with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123 - a NUL in it is told below
-            file.write(page(plan, settings))
+            file.write(page(plan, settings, show_record=options.show_record))
     except OSError as error:
         message = f"{path}: {error.strerror}"
         raise UsageError(message) from None

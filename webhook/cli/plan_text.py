@@ -281,11 +281,21 @@ def pictures(each: Planned, what_if: str) -> list[tuple[str, Rollout]]:
         if rollout is None:
             continue
         last = found[-1] if found else None
-        if last is not None and last[1].to_json() == rollout.to_json():
+        if last is not None and _same(last[1], rollout):
             found[-1] = (f"{last[0]} and {what}", last[1])
         else:
             found.append((what, rollout))
     return found
+
+
+def _same(one: Rollout, other: Rollout) -> bool:
+    """Tell whether two rollouts go alike, whatever their workloads are called by."""
+    return one is other or (
+        (one.rolled_out, one.unfinished, one.at_risk, one.path)
+        == (other.rolled_out, other.unfinished, other.at_risk, other.path)
+        and one.pods == other.pods
+        and one.losses == other.losses
+    )
 
 
 def _legend(out: _Printer) -> None:

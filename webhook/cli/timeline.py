@@ -102,10 +102,7 @@ def rows(rollout: Rollout, most: int = MOST_ROWS) -> list[Row]:
     """
     old = [each for each in rollout.pods if each.old]
     new = [each for each in rollout.pods if not each.old]
-    each_stands_for = 1
-    if len(rollout.pods) > most:
-        # Either half may end with a row that is not full.
-        each_stands_for = math.ceil(len(rollout.pods) / max(1, most - 2))
+    each_stands_for = _bucket(rollout, most)
     of_pods: dict[tuple[str, bool], list[Loss]] = {}
     outages = []
     for loss in rollout.losses:
@@ -122,6 +119,13 @@ def rows(rollout: Rollout, most: int = MOST_ROWS) -> list[Row]:
     if outages:
         found.append(Row("no pod", (), _merged(outages), 0))
     return found
+
+
+def _bucket(rollout: Rollout, most: int) -> int:
+    """Tell how many pods a row stands for."""
+    many = len(rollout.pods)
+    # Either half may end with a row that is not full.
+    return 1 if many <= most else math.ceil(many / max(1, most - 2))
 
 
 def _row(
@@ -156,12 +160,8 @@ def _merged(windows: Iterable[Window]) -> tuple[Window, ...]:
 
 def summarised(rollout: Rollout, most: int = MOST_ROWS) -> str:
     """Say how many pods a row stands for; empty where it is one."""
-    most_pods = max((each.pods for each in rows(rollout, most)), default=1)
-    return (
-        f"a row stands for up to {most_pods} pods: the middle one is shown"
-        if (most_pods > 1)
-        else ""
-    )
+    pods = _bucket(rollout, most)
+    return f"a row stands for {pods} pods: the middle one is shown" if pods > 1 else ""
 
 
 # --- in words ------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from datetime import datetime, time, tzinfo
 from typing import Any, Final
 
 from webhook.decision.draft import Operation
-from webhook.decision.estimate import estimate
+from webhook.decision.estimate import known_seconds
 from webhook.decision.workload import (
     DAEMON_SET,
     DEFAULT_DEADLINE_SECONDS,
@@ -37,6 +37,7 @@ from webhook.decision.workload import (
     Json,
     Kind,
     grace_seconds,
+    malformed,
     mapping,
     resolved,
     rolling_update,
@@ -44,6 +45,9 @@ from webhook.decision.workload import (
     strategy_type,
     template,
 )
+from webhook.rollout.shape import Version
+from webhook.rollout.simulation import SimulationError, simulate
+from webhook.rollout.timings import Application, PodTimes, Seconds, Times, Timings
 
 _NO_DEADLINE: Final = 2**31 - 1  # so do users write that there is none
 _SLACK_SECONDS: Final = 60
@@ -276,16 +280,26 @@ def out_at_once(kind: Kind, workload: Json) -> int:
 
 
 def least_seconds(kind: Kind, workload: Json) -> int:
-    """Tell how long a rollout takes at the least, by what the workload says of itself."""
-    found = estimate(kind, workload)
-    if found.steps is not None:
-        return found.steps * found.step_seconds
-    there = pods(kind, workload)
-    if kind is not DAEMON_SET or not there:
-        return found.step_seconds if there else 0
-    rolling = rolling_update(kind, workload)
-    surge = resolved(rolling.get("maxSurge", 0), there, math.ceil)
-    return math.ceil(there / max(1, out_at_once(kind, workload) + surge)) * found.step_seconds
+    """Tell how long a rollout takes at the least, until all of its new pods are available.
+
+    It is simulated with an application, nodes and an API server that need no time: what the
+    workload says of itself remains. One that waits for somebody takes as long as it does by itself.
+    """
+    if not pods(kind, workload) or malformed(workload):
+        return 0
+    try:
+        found = simulate(kind, workload, _NO_TIME, _NEWEST)
+    except SimulationError:  # more pods than are simulated
+        return known_seconds(kind, workload) or 0
+    available = [each.available for each in found.pods if not each.old and each.available]
+    return int(max([found.rolled_out or 0.0, *available]))
+
+
+_NOTHING: Final = Seconds.of(0)
+_NO_TIME: Final = Timings(
+    Times(Application(_NOTHING, _NOTHING, _NOTHING), PodTimes(_NOTHING, _NOTHING, _NOTHING))
+)
+_NEWEST: Final = Version(1, 37)  # it replaces several pods of a StatefulSet at once, if asked to
 
 
 def patience(kind: Kind, workload: Json) -> int:
