@@ -15,13 +15,13 @@ USAGE = """\
 usage: seamless COMMAND [OPTION...]
 
 commands:
-  serve     run the webhook
-  plan      show what the webhook would make of manifests, offline
-  status    show where the cluster's workloads stand
-  backfill  bring existing workloads in, a few at a time
-  revert    take everything that was injected out again
+  serve       run the webhook
+  plan        show what the webhook would make of manifests, offline
+  status      show where the cluster's workloads stand
+  backfill    bring existing workloads in, a few at a time
+  revert      take everything that was injected out again
   playground  a local page: manifests in, diff, warnings and rollout out
-  precheck  wait until targets are up (what the init container runs)
+  precheck    wait until targets are up (what the init container runs)
 
 seamless COMMAND --help tells more; seamless --version tells the version.
 exit status: 0 done, 1 found or failed, 2 wrong use or bad input
