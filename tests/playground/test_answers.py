@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from webhook.cli import playground
 from webhook.cli.playground import MOST_BODY, MOST_DRAWN, MOST_TEXT, Playground, app
 from webhook.decision.configuration import Configuration, parse
+from webhook.rollout.timings import parse as parse_timings
 
 FOLDERS = sorted(path.parent for path in Path("examples").glob("*/given.yaml"))
 URL = "http://127.0.0.1:8088"
@@ -34,9 +35,9 @@ spec:
 SETTING = "seamless-rollouts.dev/pre-stop-sleep"
 
 
-def client(settings: str = "", timings: dict[str, Any] | None = None) -> TestClient:
+def client(settings: str = "", timings: str = "") -> TestClient:
     """Make a client of the app, as a browser on this machine is one."""
-    made = Playground(parse(settings, "configuration"), timings)
+    made = Playground(parse(settings, "configuration"), parse_timings(timings, "timings"))
     return TestClient(app(made, frozenset({"localhost"})), base_url=URL)
 
 
@@ -160,7 +161,7 @@ def test_timings_count() -> None:
 
 def test_the_page_begins_with_the_timings_of_the_file_and_changes_single_ones() -> None:
     """What it does not turn stays as the file says."""
-    server = client(timings={"application": {"start": 20, "stop": 9}, "balancer": {"remove": 40}})
+    server = client(timings="{application: {start: 20, stop: 9}, balancer: {remove: 40}}")
     offered = server.get("/api/options").json()["timings"]
     assert (offered["start"], offered["stop"], offered["balanced"]) == (20, 9, True)
     assert offered["balancer"] == 40
@@ -250,10 +251,10 @@ def test_an_error_of_the_yaml_has_its_place_in_the_whole_text(
         ({"text": "", "settings": {"sleep": "5s"}}, "settings: sleep: expected a known setting"),
         ({"text": "", "settings": {"min-ready": 5}}, "settings: min-ready: expected"),
         ({"text": "", "settings": {"min-ready": "5" * 5000}}, "settings: min-ready: expected"),
-        ({"text": "", "timings": 5}, "timings: expected a mapping"),
+        ({"text": "", "timings": 5}, "timings: 5: expected a mapping of application"),
         ({"text": "", "timings": {"rate": -1}}, "rate: -1: expected requests a second"),
         ({"text": "", "timings": {"speed": 1}}, "unknown key"),
-        ({"text": "", "timings": {"workloads": {"x": {}}}}, "expected KIND/NAME"),
+        ({"text": "", "timings": {"workloads": {}}}, "workloads: unknown key"),
     ],
 )
 def test_what_cannot_be_shown_is_told(sent: Any, says: str | None) -> None:
@@ -286,6 +287,8 @@ def test_more_pods_than_are_simulated_are_no_error() -> None:
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {annotations: 5}\nspec: 5\n",
         "apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: x}\n",
         "apiVersion: apps/v1\nkind: Deployment\n",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: [1], annotations: {a: 1.5}}\n",
+        'apiVersion: apps/v1\nkind: Deployment\nmetadata: {"name": "\\0\\r\\n"}\nspec: {}\n',
     ],
 )
 def test_malformed_workloads_are_shown_as_they_are(text: str) -> None:
@@ -293,6 +296,19 @@ def test_malformed_workloads_are_shown_as_they_are(text: str) -> None:
     found = workload(text, settings={"min-ready": "5s"})
     assert found["rollout"]["admitted"] is None
     assert found["rollout"]["notSimulated"]
+
+
+def test_a_fault_of_ours_is_one_line_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next request is answered."""
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("a secret")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(playground, "read", fails)
+        error = preview()["error"]["text"]
+    assert error == "unexpected RuntimeError: a fault of this program, please report it"
+    assert preview()["workloads"]
 
 
 def test_a_body_that_is_no_json_is_told() -> None:

@@ -284,6 +284,7 @@ class Planner:
             size = f"an object of {len(sent)} bytes"
             message = f"{document.place}: {size}: the API server takes 3 MiB"
             raise ManifestError(message)
+        name = mapping(each.get("metadata")).get("name")
         review = {
             "apiVersion": "admission.k8s.io/v1",
             "kind": "AdmissionReview",
@@ -291,7 +292,7 @@ class Planner:
                 "uid": "plan",
                 "kind": {"group": kind.group, "version": kind.version, "kind": kind.name},
                 "operation": "CREATE",
-                "name": mapping(each.get("metadata")).get("name"),
+                "name": name if isinstance(name, str) else None,  # a file may say anything
                 "namespace": namespace,
                 "object": orjson.Fragment(sent),
             },

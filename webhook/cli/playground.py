@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 
 import orjson
 import uvicorn
-import yaml
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
@@ -159,16 +158,13 @@ def _port(text: str) -> int:
         raise UsageError(message) from None
 
 
-def _timings_file(path: str | None) -> Json:
-    """Read a timings file as far as the page can still change single values of it."""
+def _timings_file(path: str | None) -> Timings:
     if path is None:
-        return {}
-    text = read_text(path)
+        return Timings()
     try:
-        rollout_timings.parse(text, path)
+        return rollout_timings.parse(read_text(path), path)
     except TimingsError as error:
         raise UsageError(str(error)) from None
-    return yaml.safe_load(text) or {}
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -346,24 +342,24 @@ class Playground:
 
     Args:
         settings: the webhook's configuration.
-        timings: the content of a timings file that is in order.
+        timings: what holds where the page says nothing else.
 
     Raises:
         InvalidSettingError: the configuration's defaults do not parse.
     """
 
-    def __init__(self, settings: Configuration, timings: Json | None = None) -> None:
+    def __init__(self, settings: Configuration, timings: Timings | None = None) -> None:
         self._settings = settings
-        self._timings = timings or {}
+        self._timings = timings or Timings()
         self._table = Admission(settings).table
 
     def options(self) -> Json:
         """Tell the page what it offers: settings, examples, and the timings that hold at first."""
-        times = _timings(self._timings).times
+        times = self._timings.times
         balancer = times.balancer
         return {
             "mode": self._settings.mode,
-            "prefix": PREFIX,
+            "mostText": MOST_TEXT,
             "settings": [_control(each) for each in self._table.values()],
             "timings": {
                 "start": times.application.start.p50,
@@ -387,6 +383,9 @@ class Playground:
                 text = re.sub(r"^(document \d+: )?line \d+, column \d+: ", "", text)
             place = {} if where is None else {"line": where[0], "column": where[1]}
             return orjson.dumps({"error": {"text": text, **place}})
+        except Exception as error:  # noqa: BLE001 - one line on the page, never a traceback
+            text = f"unexpected {type(error).__name__}: a fault of this program, please report it"
+            return orjson.dumps({"error": {"text": text}})
 
     def _asked(self, body: bytes) -> _Asked:
         try:
@@ -405,7 +404,11 @@ class Playground:
         if len(sent["text"]) > MOST_TEXT:
             message = f"{len(sent['text']):,} characters: expected at most {MOST_TEXT:,}"
             raise _InputError(message)
-        return _Asked(sent["text"], settings, _timings(_over(self._timings, sent.get("timings"))))
+        try:
+            timings = rollout_timings.over(self._timings, sent.get("timings") or {}, "timings")
+        except TimingsError as error:
+            raise _InputError(str(error)) from None
+        return _Asked(sent["text"], settings, timings)
 
     def _preview(self, asked: _Asked) -> Json:
         written = read(asked.text, _SOURCE)
@@ -501,28 +504,6 @@ def _annotate(workload: Json, settings: Mapping[str, str]) -> None:
         annotations = metadata["annotations"] = {}
     if isinstance(annotations, dict):
         annotations.update({PREFIX + name: value for name, value in settings.items()})
-
-
-def _over(base: Json, changes: Any) -> Json:
-    """Lay the page's timings over those of the file; a mapping over another, key by key."""
-    if changes is None:
-        return base
-    if not isinstance(changes, dict):
-        raise _InputError("timings: expected a mapping")
-    merged = dict(base)
-    for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = (
-            {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
-        )
-    return merged
-
-
-def _timings(content: Json) -> Timings:
-    try:
-        return rollout_timings.parse(orjson.dumps(content).decode(), "timings")
-    except TimingsError as error:
-        raise _InputError(str(error)) from None
 
 
 def _workload(each: Planned, original: Json) -> Json:

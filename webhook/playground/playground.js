@@ -3,7 +3,6 @@
 
 const byId = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const MOST_TEXT = 256 * 1024; // as the server has it
 const MOST_LINK = 1024 * 1024; // characters that a link may unfold to
 const OWN = "";
 
@@ -42,6 +41,7 @@ const state = {
   timings: {}, // what differs from the server's
   chosen: 0,
   answer: null,
+  notice: null, // what is wrong with a link, until something else is done
   options: null,
 };
 const controls = new Map(); // by the setting's name: how to show its value
@@ -93,6 +93,7 @@ const tell = (text) => { byId("told").textContent = text; };
 let asking = false, again = false, waiting = 0;
 
 function changed(delay = 0) {
+  state.notice = null;
   if (location.hash) history.replaceState(null, "", location.pathname); // the link says something else now
   clearTimeout(waiting);
   waiting = setTimeout(ask, delay);
@@ -181,8 +182,8 @@ async function take(files) {
   let size = 0;
   for (const file of files) {
     size += file.size;
-    if (size > MOST_TEXT) {
-      problem({ text: `${file.name}: more than ${numbers.format(MOST_TEXT)} bytes in all` });
+    if (size > state.options.mostText) {
+      problem({ text: `${file.name}: more than ${numbers.format(state.options.mostText)} bytes in all` });
       return;
     }
     texts.push(await file.text());
@@ -377,7 +378,7 @@ function wireControls() {
 
 function show() {
   const { answer } = state;
-  problem(answer.error);
+  problem(answer.error ?? state.notice);
   byId("result").classList.toggle("stale", Boolean(answer.error)); // what is there is of the text before
   if (answer.error) { byId("brief").textContent = "The manifests cannot be read"; byId("brief").hidden = false; return; }
   state.chosen = Math.min(state.chosen, Math.max(0, answer.workloads.length - 1));
@@ -647,7 +648,7 @@ class Chart {
     if (this.rollout.allPods > this.rollout.pods.length) return "";
     const serving = this.rollout.pods.filter((pod) => pod.phases.some(([name, start, stop]) =>
       (name === "ready" || name === "available") && start <= at && (stop === null || at < stop))).length;
-    return `${serving} serving ${this.title === SIDES[0][1] ? "as written" : "with us"}`;
+    return `${serving} serving ${this.title === SIDES[0][1] ? "as written" : "as admitted"}`;
   }
 }
 
@@ -726,13 +727,14 @@ async function fromLink() {
     state.timings = Object.fromEntries(times);
     state.own = said.text;
     state.chosen = 0;
+    state.notice = null;
     byId("example").value = OWN;
     setText(said.text);
     timingsShown();
     return true;
   } catch {
-    tell("This link is damaged: its input cannot be read");
-    problem({ text: "This link is damaged: its input cannot be read." });
+    state.notice = { text: "This link is damaged: its input cannot be read." };
+    problem(state.notice);
     return false;
   }
 }
