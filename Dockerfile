@@ -23,6 +23,7 @@ RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user
         --requirement runtime.txt --requirement compile.txt
 
 COPY pyproject.toml setup.py README.md LICENSE ./
+COPY examples examples
 COPY webhook webhook
 RUN SEAMLESS_COMPILE=1 python setup.py --quiet build --build-lib /compiled
 

@@ -72,6 +72,14 @@ def test_the_text_tells_the_diff_the_notes_and_the_rollout(plan: Any) -> None:
     assert out.endswith("1 workload in 1 document: 1 changed, 0 refused\n")
 
 
+def test_a_name_that_is_no_text_is_told_of_the_manifest(plan: Any) -> None:
+    """The object is shown as it is, and nothing is said of a review that nobody wrote."""
+    status, out, err = plan(DEPLOYMENT.replace("{name: web}", "{name: [web]}"))
+    assert status == 0
+    assert not err
+    assert "AdmissionReview" not in out
+
+
 def test_a_rollout_that_outlives_helm_is_told(plan: Any) -> None:
     """`helm --wait` would call it failed."""
     _, out, _ = plan(

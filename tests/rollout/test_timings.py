@@ -21,6 +21,7 @@ from webhook.rollout.timings import (
     Times,
     Timings,
     TimingsError,
+    over,
     parse,
 )
 
@@ -31,6 +32,35 @@ DOCS = Path(__file__).parents[2] / "docs" / "timings.md"
 def test_what_is_absent_has_its_default(text: str) -> None:
     """An empty file, and empty parts of one."""
     assert parse(text, "timings.yaml") == Timings()
+
+
+def test_single_values_are_laid_over_a_file_and_those_of_a_workload_stay() -> None:
+    """What a control of a page says: nothing else of the file changes."""
+    text = "{application: {start: 7, stop: 2}, workloads: {deployment/web: {rate: 5}}}"
+    file = parse(text, "timings.yaml")
+    changed = over(file, {"application": {"stop": 9}, "balancer": {}}, "timings")
+    assert changed.times.application.start == Seconds.of(7)
+    assert changed.times.application.stop == Seconds.of(9)
+    assert changed.times.balancer == BALANCER
+    assert over(changed, {"balancer": None}, "timings").times.balancer is None
+    assert changed.workloads == file.workloads
+    assert over(file, {}, "timings") == file
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (5, "timings: 5: expected a mapping of application"),
+        ({"speed": 1}, "timings: speed: unknown key"),
+        ({"workloads": {}}, "timings: workloads: unknown key"),
+        ({"rate": -1}, "timings: rate: -1: expected requests a second"),
+        ({"service": {"remove": {"p50": 2, "max": 1}}}, "timings: service.remove: p50 2, max 1"),
+    ],
+)
+def test_what_cannot_be_laid_over_is_told(content: object, says: str) -> None:
+    """As the errors of a file are."""
+    with pytest.raises(TimingsError, match=re.escape(says)):
+        over(Timings(), content, "timings")
 
 
 def test_every_key_of_the_contract_is_read() -> None:

@@ -15,18 +15,19 @@ USAGE = """\
 usage: seamless COMMAND [OPTION...]
 
 commands:
-  serve     run the webhook
-  plan      show what the webhook would make of manifests, offline
-  status    show where the cluster's workloads stand
-  backfill  bring existing workloads in, a few at a time
-  revert    take everything that was injected out again
-  precheck  wait until targets are up (what the init container runs)
+  serve       run the webhook
+  plan        show what the webhook would make of manifests, offline
+  status      show where the cluster's workloads stand
+  backfill    bring existing workloads in, a few at a time
+  revert      take everything that was injected out again
+  playground  a local page: manifests in, diff, warnings and rollout out
+  precheck    wait until targets are up (what the init container runs)
 
 seamless COMMAND --help tells more; seamless --version tells the version.
 exit status: 0 done, 1 found or failed, 2 wrong use or bad input
 """
 
-_COMMANDS = ("plan", "status", "backfill", "revert")
+_COMMANDS = ("plan", "status", "backfill", "revert", "playground")
 _MOST_SHOWN = 100  # characters of what is no command
 _FAILED, _CUT_SHORT, _INTERRUPTED = 2, 141, 130  # 141 and 130: as a shell tells of the signal
 

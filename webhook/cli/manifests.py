@@ -42,7 +42,16 @@ _MOST_SHOWN: Final = 100  # characters of a key or a number that a message names
 
 
 class ManifestError(ValueError):
-    """A text that is no manifest; says which document of which file, and why."""
+    """A text that is no manifest; says which document of which file, and why.
+
+    Args:
+        message: the whole of it, in one line.
+        position: line and column in the file, both from 1, where they are known.
+    """
+
+    def __init__(self, message: str, position: tuple[int, int] | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,8 @@ def read(text: str, source: str) -> list[Document]:
     parts = _split(text)
     _few_documents(len(parts), source)
     return [
-        Document(source, number, part, _parse(part, f"{source}, document {number}", budget))
-        for number, part in enumerate(parts, 1)
+        Document(source, number, part, _parse(part, f"{source}, document {number}", budget, line))
+        for number, (line, part) in enumerate(parts, 1)
     ]
 
 
@@ -104,16 +113,22 @@ def dump(content: Any) -> str:
 _SEPARATOR: Final = re.compile(r"^---(?:[ \t]+|$|(?=\r))", re.MULTILINE)
 
 
-def _split(text: str) -> list[str]:
-    """Split at `---`, which by YAML's own rule is never content at the start of a line."""
+def _split(text: str) -> list[tuple[int, str]]:
+    """Split at `---`, which by YAML's own rule is never content at the start of a line.
+
+    Returns:
+        each part, after the number of lines before it.
+    """
     parts = []
-    start = 0
+    start = line = 0
     for separator in _SEPARATOR.finditer(text):
-        parts.append(text[start : separator.start()])
-        start = separator.end()
-        start += 2 if text.startswith("\r\n", start) else text.startswith("\n", start)
-    parts.append(text[start:])
-    return parts[1:] if len(parts) > 1 and not parts[0].strip() else parts
+        parts.append((line, text[start : separator.start()]))
+        end = separator.end()
+        end += 2 if text.startswith("\r\n", end) else text.startswith("\n", end)
+        line += text.count("\n", start, end)
+        start = end
+    parts.append((line, text[start:]))
+    return parts[1:] if len(parts) > 1 and not parts[0][1].strip() else parts
 
 
 def _few_documents(number: int, source: str) -> None:
@@ -130,7 +145,7 @@ class _Budget:
         self.by_aliases = _MOST_BY_ALIASES
 
 
-def _parse(text: str, place: str, budget: _Budget) -> Any:
+def _parse(text: str, place: str, budget: _Budget, first_line: int) -> Any:
     lines = (line.strip() for line in text.splitlines())
     if all(not line or line[0] in "#%" for line in lines):
         return None
@@ -138,7 +153,9 @@ def _parse(text: str, place: str, budget: _Budget) -> Any:
         return _Composer(budget).document(yaml.parse(text, Loader=_BaseLoader))
     except yaml.YAMLError as error:
         message = f"{place}: {_in_one_line(error)}"
-        raise ManifestError(message) from None
+        mark = getattr(error, "problem_mark", None)
+        position = (first_line + mark.line + 1, mark.column + 1) if mark else None
+        raise ManifestError(message, position) from None
 
 
 def _in_one_line(error: yaml.YAMLError) -> str:

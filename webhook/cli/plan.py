@@ -24,7 +24,7 @@ from webhook.cli.common import (
 )
 from webhook.cli.manifests import Document, ManifestError, dump, read
 from webhook.cli.plan_text import write_text
-from webhook.cli.planner import Options, Plan, Planned, Planner, to_json
+from webhook.cli.planner import Options, Plan, Planner, admitted, to_json
 from webhook.decision.configuration import Configuration
 from webhook.decision.mutations.model import Cluster, ServerVersion
 from webhook.decision.printable import harmful, json_text, printable
@@ -206,22 +206,8 @@ def _text(plan: Plan, settings: Configuration, options: Any) -> None:
 
 def _yaml(plan: Plan, _settings: Configuration, _options: Any) -> None:
     """Print every document; those without a change by their own text, comments and all."""
-    changed: dict[int, list[Planned]] = {}
-    for each in plan.workloads:
-        if each.patch:
-            changed.setdefault(id(each.document), []).append(each)
-    for index, document in enumerate(plan.documents):
-        content = document.content
-        patched = changed.get(id(document), ())
-        text = "" if patched else _as_written(document)
-        for each in patched:
-            if each.item is None:
-                content = each.after
-            else:
-                items = list(content["items"] or ())
-                items[each.item] = each.after
-                content = {**content, "items": items}
-            text = dump(content)
+    for index, (document, content) in enumerate(admitted(plan)):
+        text = _as_written(document) if content is document.content else dump(content)
         separator = "---\n" if index else ""
         sys.stdout.write(separator + text + ("" if text.endswith("\n") or not text else "\n"))
     _refusals_to_stderr(plan)

@@ -182,6 +182,24 @@ def state_of(outcome: Outcome) -> str:
     return f"unchanged ({decision.skipped})" if decision.skipped else "unchanged"
 
 
+def admitted(plan: Plan) -> Iterator[tuple[Document, Any]]:
+    """Walk the documents with their content as admitted: the same object where nothing changes."""
+    changed: dict[int, list[Planned]] = {}
+    for each in plan.workloads:
+        if each.patch:
+            changed.setdefault(id(each.document), []).append(each)
+    for document in plan.documents:
+        content = document.content
+        for each in changed.get(id(document), ()):
+            if each.item is None:
+                content = each.after
+            else:
+                items = list(content["items"] or ())
+                items[each.item] = each.after
+                content = {**content, "items": items}
+        yield document, content
+
+
 class Planner:
     """Makes plans under one configuration.
 
@@ -222,7 +240,7 @@ class Planner:
         """
         self._namespaces.clear()
         for document in (*documents, *said):
-            for _, _, each in _objects(document):
+            for _, _, each in objects(document):
                 if _is_namespace(each):
                     metadata = mapping(each.get("metadata"))
                     name, labels = str(metadata.get("name")), metadata.get("labels")
@@ -236,7 +254,7 @@ class Planner:
         return plan
 
     def _planned(self, document: Document) -> Iterator[Planned]:
-        for item, of_workload, each in _objects(document):
+        for item, of_workload, each in objects(document):
             kind = of_workload
             if kind is None and self._settings.aws_readiness_gates and _is_namespace(each):
                 kind = aws.NAMESPACE_KIND  # the one kind that is no workload
@@ -268,6 +286,7 @@ class Planner:
             size = f"an object of {len(sent)} bytes"
             message = f"{document.place}: {size}: the API server takes 3 MiB"
             raise ManifestError(message)
+        name = mapping(each.get("metadata")).get("name")
         review = {
             "apiVersion": "admission.k8s.io/v1",
             "kind": "AdmissionReview",
@@ -275,7 +294,7 @@ class Planner:
                 "uid": "plan",
                 "kind": {"group": kind.group, "version": kind.version, "kind": kind.name},
                 "operation": "CREATE",
-                "name": mapping(each.get("metadata")).get("name"),
+                "name": name if isinstance(name, str) else None,  # a file may say anything
                 "namespace": namespace,
                 "object": orjson.Fragment(sent),
             },
@@ -362,7 +381,7 @@ def _is_namespace(each: Json) -> bool:
     return each.get("apiVersion") == "v1" and each.get("kind") == "Namespace"
 
 
-def _objects(document: Document) -> Iterator[tuple[int | None, Kind | None, Json]]:
+def objects(document: Document) -> Iterator[tuple[int | None, Kind | None, Json]]:
     """Walk the objects of a document; those of a List with their index."""
     content = document.content
     if content is None:

@@ -163,6 +163,27 @@ def parse(text: str, where: str) -> Timings:
         raise TimingsError(message) from None
 
 
+def over(timings: Timings, content: Any, where: str) -> Timings:
+    """Lay single values over what holds for all workloads; what holds for one stays.
+
+    Args:
+        timings: what holds so far.
+        content: a mapping of a timings file's form, without `workloads`.
+        where: what to call it in an error.
+
+    Raises:
+        TimingsError: it is not of this form.
+    """
+    if not isinstance(content, dict):
+        message = f"{where}: {_quote(content)}: expected a mapping of {', '.join(_TIMES)}"
+        raise TimingsError(message)
+    try:
+        return replace(timings, times=_times(timings.times, content, ""))
+    except _WrongError as wrong:
+        message = f"{where}: {wrong}"
+        raise TimingsError(message) from None
+
+
 class _WrongError(ValueError):
     """What is wrong, without the name of the file."""
 
