@@ -1,4 +1,4 @@
-# Three stages. What runs is Debian's Python on distroless: no shell, no package manager, no compiler.
+# Four stages. What runs is Debian's Python on distroless: no shell, no package manager, no compiler.
 #
 # Both bases are pinned by the digest of their multi-architecture index; the tags are for people.
 # They belong together: the same Python minor version (wheels, bytecode) and the same Debian (libc).
@@ -22,9 +22,12 @@ RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user
         --require-hashes --no-deps --only-binary=:all: \
         --requirement runtime.txt --requirement compile.txt
 
-COPY pyproject.toml setup.py ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY webhook webhook
 RUN SEAMLESS_COMPILE=1 python setup.py --quiet build --build-lib /compiled
+
+
+FROM gcr.io/distroless/python3-debian13:nonroot@sha256:8ee214843129f43e2ebf5e0ca9f2e4e6d8292143d1b8a6787f169b5898578884 AS runtime
 
 
 FROM base AS build
@@ -45,6 +48,16 @@ RUN python -m pip install --no-cache-dir --disable-pip-version-check --root-user
 
 COPY --from=compile /compiled "${PACKAGES}"
 
+# The standard library of what runs comes without bytecode, and none is ever written: a third of a
+# second of CPU at each start. So it is compiled here, from the very sources that lie there; bytecode
+# is that of the minor version. What no server imports is left out, and the sources are there already.
+COPY --from=runtime /usr/lib/python3.13 /install/usr/lib/python3.13
+RUN python -m compileall -q -j 0 -s /install -p / --invalidation-mode unchecked-hash \
+        -x '/(test|tests|idlelib|tkinter|turtledemo|ensurepip|pydoc_data|lib2to3)/' \
+        /install/usr/lib/python3.13 \
+    && find /install/usr/lib/python3.13 \( -type f -o -type l \) ! -path '*/__pycache__/*' -delete \
+    && find /install/usr/lib/python3.13 -type d -empty -delete
+
 # The command, as a file that the kernel runs without a shell. -I: neither the environment nor the
 # current folder can slip code in; -B: no bytecode is written, for it is all here already.
 #
@@ -62,7 +75,7 @@ RUN mkdir -p /install/usr/local/bin \
     && PYTHONPATH="${PACKAGES}" python -B -m webhook --version
 
 
-FROM gcr.io/distroless/python3-debian13:nonroot@sha256:8ee214843129f43e2ebf5e0ca9f2e4e6d8292143d1b8a6787f169b5898578884
+FROM runtime
 
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -104,6 +104,7 @@ class World:
         operations: Sequence[Any],
         _version: str,
         _manager: str,
+        **_more: Any,
     ) -> Json:
         """Change one; where its template changes, it rolls."""
         key = (kind.name, namespace, name)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.chart.rendering import NAME, NAMESPACE, Manifest, of_kind, only, refusal, render
-from webhook.cli import backfill, changing, serve, status
+from webhook.cli import backfill, serve, status
 
 STATUS = f"{NAME}-status"
 BACKFILL = f"{NAME}-backfill"
@@ -200,10 +200,39 @@ def test_a_backfill_may_patch_workloads_and_write_events() -> None:
     assert rule["resourceNames"] == [NAME]
 
 
+def test_a_backfill_of_one_namespace_may_change_nothing_beyond_it() -> None:
+    """What it reads and patches is in a Role there, bound to the account of the Job."""
+    manifests = job(apply=True, namespace="shop")
+    everywhere = only(manifests, "ClusterRole", BACKFILL)["rules"]
+    assert [(each["resources"], each["resourceNames"], each["verbs"]) for each in everywhere] == [
+        (["namespaces"], ["shop"], ["get"]),
+        (["mutatingwebhookconfigurations"], [NAME], ["get"]),
+    ]
+    role = only(manifests, "Role", BACKFILL)
+    assert role["metadata"]["namespace"] == "shop"
+    verbs = {name: each["verbs"] for each in role["rules"] for name in each["resources"]}
+    assert verbs == {
+        **{resource: ["get", "list", "patch"] for resource in (*APPS, "rollouts")},
+        "poddisruptionbudgets": ["list"],
+        "events": ["create"],
+    }
+    binding = only(manifests, "RoleBinding", BACKFILL)
+    assert binding["metadata"]["namespace"] == "shop"
+    assert binding["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "Role",
+        "name": BACKFILL,
+    }
+    (subject,) = binding["subjects"]
+    assert (subject["name"], subject["namespace"]) == (BACKFILL, NAMESPACE)
+    preview = only(job(namespace="shop"), "Role", BACKFILL)["rules"]
+    assert {verb for rule in preview for verb in rule["verbs"]} == {"get", "list"}
+    assert of_kind(job(apply=True), "Role", BACKFILL) == []
+
+
 def test_the_arguments_of_backfill_are_such_as_it_takes() -> None:
     """As the values say them."""
-    parser = changing.parser(backfill.PROGRAM, backfill.DESCRIPTION)
-    parser.add_argument("--no-restart", action="store_true")
+    parser = backfill.parser()
     found = vars(parser.parse_args(arguments(job())))
     assert found["all_namespaces"] is True
     assert found["apply"] is False
@@ -262,7 +291,9 @@ def test_a_job_is_not_tried_again_but_for_a_drained_node() -> None:
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert rule["action"] == "Ignore"
     assert [each["type"] for each in rule["onPodConditions"]] == ["DisruptionTarget"]
-    assert "ttlSecondsAfterFinished" not in spec
+    assert spec["ttlSecondsAfterFinished"] == 86400
+    kept = only(job(ttlSecondsAfterFinished=""), "Job")["spec"]
+    assert "ttlSecondsAfterFinished" not in kept
     assert "annotations" not in only(job(), "Job")["metadata"]
 
 

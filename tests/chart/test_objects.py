@@ -156,6 +156,10 @@ def test_rights_are_few_and_by_name(mode: str) -> None:
         elif rule["resources"] == ["customresourcedefinitions"]:
             assert rule["resourceNames"] == ["rollouts.argoproj.io"]
             assert rule["verbs"] == ["get"]
+        elif rule["resources"] == ["configmaps"]:
+            assert rule["resourceNames"] == [NAME]
+            assert rule["verbs"] == ["get", "list", "watch"]
+            assert rule["in"] == "Role"
         elif rule["verbs"] == ["create"]:
             assert rule["resources"] == ["secrets"]
             assert rule["in"] == "Role"
@@ -219,14 +223,23 @@ def test_serve_knows_each_flag_that_the_chart_passes(values_file: Any) -> None:
     serve._parser().parse_args(arguments[1:])
 
 
-def test_a_changed_configuration_changes_the_pod_template() -> None:
-    """This is how it reaches the pods; anything else leaves them alone."""
-    before, same, after = (
-        pod(render(values))
-        for values in ({}, {"networkPolicy": {"enabled": False}}, {"mode": "audit"})
+def test_a_changed_configuration_leaves_the_pod_template_as_it_is() -> None:
+    """The pods watch the ConfigMap by name: no change of it rolls them."""
+    before, after = (
+        render(values)
+        for values in (
+            {},
+            {
+                "mode": "audit",
+                "scope": "cluster",
+                "defaults": {"min-ready": "5s"},
+                "kinds": ["Rollout"],
+            },
+        )
     )
-    assert before == same
-    assert before["metadata"]["annotations"] != after["metadata"]["annotations"]
+    assert only(before, "ConfigMap") != only(after, "ConfigMap")
+    assert pod(before) == pod(after)
+    assert flags(after)["config-map"] == only(after, "ConfigMap")["metadata"]["name"]
 
 
 def test_the_chart_takes_its_own_medicine() -> None:

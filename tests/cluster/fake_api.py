@@ -111,7 +111,7 @@ class FakeApi:
             metadata = thing.setdefault("metadata", {})
             metadata.update(name=name, resourceVersion=str(self._last))
             there[name] = thing
-            if collection == NAMESPACES:
+            if collection == NAMESPACES or collection.endswith("/configmaps"):
                 self._tell(kind, thing)
             return thing
 
@@ -131,7 +131,7 @@ class FakeApi:
             self._last += 1
             thing = self.objects[collection].pop(name)
             thing["metadata"]["resourceVersion"] = str(self._last)
-            if collection == NAMESPACES:
+            if collection == NAMESPACES or collection.endswith("/configmaps"):
                 self._tell("DELETED", thing)
 
     def bookmark(self) -> None:
@@ -183,7 +183,9 @@ class FakeApi:
             if request.path == NODES:
                 return self._table(request)
             collection, _, name = request.path.rpartition("/")
-            if request.path in (NAMESPACES, CONFIGURATIONS) or request.path.endswith("/secrets"):
+            if request.path in (NAMESPACES, CONFIGURATIONS) or request.path.endswith(
+                ("/secrets", "/configmaps")
+            ):
                 if request.method == "POST":
                     return self._create(request.path, json.loads(body))
                 return self._list(request)
@@ -193,6 +195,10 @@ class FakeApi:
             if request.method == "GET":
                 return 200, stored
             return self._change(request, collection, name, stored, body)
+
+    def heads(self, request: Request) -> dict[str, str]:  # noqa: ARG002 - others tell more
+        """Give the headers that go with an answer."""
+        return {}
 
     def _create(self, collection: str, thing: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         name = thing["metadata"]["name"]
@@ -302,7 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(request)
         else:
             status, document = self.fake.answer(request, body)
-            self._send(status, {}, json.dumps(document).encode())
+            self._send(status, self.fake.heads(request), json.dumps(document).encode())
 
     do_GET = do_POST = do_PUT = do_PATCH = _serve  # noqa: N815 - http.server's names
 

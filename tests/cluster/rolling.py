@@ -21,7 +21,7 @@ from tests.cluster.served import SERVED, Served
 from tests.decision.apiserver import fill_in
 from webhook.cluster.backfill import Clock
 from webhook.decision.admission import Admission
-from webhook.decision.configuration import Configuration
+from webhook.decision.configuration import Configuration, decided_by
 from webhook.decision.settings import Namespace
 from webhook.decision.workload import KINDS, ROLLOUT, STATEFUL_SET, Kind, mapping
 
@@ -240,6 +240,13 @@ class Rolling(Served):
             return 201, event
         return super().answer(request, body)
 
+    def heads(self, request: Request) -> dict[str, str]:
+        """Pass on what the webhook tells in a dry run."""
+        if "dryRun" not in request.query or self.admission is None:
+            return {}
+        told = decided_by(self.admission.digest)
+        return {"Warning": f'299 - "another \\"one\\", of others", 299 - "{told}"'}
+
     def _change(
         self, request: Request, collection: str, name: str, stored: Json, body: bytes
     ) -> tuple[int, Json]:
@@ -247,6 +254,8 @@ class Rolling(Served):
         resource = collection.rpartition("/")[2]
         if resource not in kinds:
             return super()._change(request, collection, name, stored, body)
+        if "dryRun" in request.query:
+            return 200, stored
         for each in list(self.before_patch):
             each(name)
         stored = self.objects[collection].get(name)  # type: ignore[assignment]

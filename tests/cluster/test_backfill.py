@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from tests.builders import RECORD, Json, changed, deployment, record_of, template_of, workload
 from tests.cluster.fake_api import NAMESPACES, Fault, Request, once
 from tests.cluster.rolling import Rolling, Ticks, bare
+from webhook import VERSION
 from webhook.cluster.backfill import Care, End, Outcome, Plan, Run, Selection, Stop, Teller, plan
 from webhook.cluster.client import Backoff
 from webhook.cluster.workloads import Workloads
+from webhook.decision.configuration import Configuration, decided_by, digest
 from webhook.decision.workload import DAEMON_SET, DEPLOYMENT, ROLLOUT, STATEFUL_SET
 from webhook.rollout.planners import Backfill, Judge, Revert
 from webhook.rollout.progress import Change, Progress, Window
@@ -694,3 +697,110 @@ def test_a_revert_is_as_careful_as_a_backfill(api: Rolling) -> None:
     assert ended["a"] == "put off: it is paused"
     assert ended["b"].startswith("failed")
     assert doing.run.not_begun == 1
+
+
+# --- what the webhook decides by -----------------------------------------------------------------
+
+
+def decides_by(api: Rolling, configuration: Json) -> None:
+    """Have the webhook decide by a configuration that is not the one in the cluster."""
+    api.admission = api.decider(configuration)
+
+
+def agreeing(api: Rolling, **care: Any) -> Doing:
+    """Make a backfill that asks what the webhook decides by."""
+    wanted = decided_by(digest(Configuration.model_validate(WHOLE_CLUSTER)))
+    return backfill(api, webhook=True, decided_by=wanted, **care)
+
+
+def test_a_webhook_that_decides_by_another_configuration_ends_the_run(api: Rolling) -> None:
+    """At the first workload, before anything is changed; it names both."""
+    api.install(WHOLE_CLUSTER)
+    decides_by(api, {**WHOLE_CLUSTER, "defaults": {"min-ready": "5s"}})
+    for name in "abc":
+        api.place(deployment(), name)
+    before = copy.deepcopy(api.everything())
+    doing = agreeing(api)
+    ended = doing.carry_out()
+    assert len(ended) == 1
+    (text,) = ended.values()
+    assert text.startswith("failed: the webhook decides by configuration ")
+    ours = digest(Configuration.model_validate(WHOLE_CLUSTER))
+    assert f"this command by {ours} of version {VERSION}" in text
+    assert api.everything() == before
+    assert doing.run.not_begun == 2
+    assert 10 <= doing.clock.passed < 15
+
+
+def test_a_webhook_of_another_version_ends_the_run_too(api: Rolling) -> None:
+    """The same configuration may mean something else there."""
+    api.install(WHOLE_CLUSTER)
+    api.place(deployment(), "web")
+    wanted = decided_by(digest(Configuration.model_validate(WHOLE_CLUSTER))) + ".1"
+    ended = backfill(api, decided_by=wanted, agree_seconds=0).carry_out()
+    assert f"{VERSION}.1" in ended["web"]
+
+
+def test_asked_to_stop_it_begins_nothing_though_it_waits_for_the_webhook(api: Rolling) -> None:
+    """And has failed with nothing."""
+    api.install(WHOLE_CLUSTER)
+    decides_by(api, {"mode": "patch"})
+    api.place(deployment(), "web")
+    doing = agreeing(api, agree_seconds=3600)
+    api.on_step.append(doing.stop.ask)
+    assert doing.carry_out() == {}
+    assert (doing.run.failed, doing.run.not_begun) == (False, 1)
+
+
+@pytest.mark.parametrize("at_first", [True, False], ids=["another", "nobody"])
+def test_it_waits_until_the_webhook_decides_by_its_own(api: Rolling, *, at_first: bool) -> None:
+    """As it may be changed in this moment, or come up; and then goes on as if nothing were."""
+    api.install(WHOLE_CLUSTER, calls=False)
+    if at_first:
+        decides_by(api, {"mode": "patch"})
+    for name in "ab":
+        api.place(deployment(), name)
+    doing = agreeing(api, agree_seconds=60)
+    steps = itertools.count()
+    api.on_step.append(lambda: decides_by(api, WHOLE_CLUSTER) if next(steps) == 30 else None)
+    ended = doing.carry_out()
+    assert {text.partition(":")[0] for text in ended.values()} == {"done"}
+    assert sum("webhook" in line for line in doing.heard.lines) == 1
+
+
+def test_a_change_in_the_middle_of_a_run_ends_it(api: Rolling) -> None:
+    """What was begun is awaited, and nothing more is begun."""
+    api.install(WHOLE_CLUSTER)
+    for name in "abcd":
+        api.place(deployment(), name)
+    doing = agreeing(api)
+    other = {**WHOLE_CLUSTER, "defaults": {"pre-stop-sleep": "45s"}}
+    api.before_patch.append(lambda name: decides_by(api, other) if name == "b" else None)
+    ended = doing.carry_out()
+    words = {name: text.partition(":")[0] for name, text in ended.items()}
+    assert words == {"a": "done", "b": "done", "c": "failed"}
+    assert doing.run.not_begun == 1
+
+
+def test_asked_to_leave_it_stops_waiting_for_the_webhook(api: Rolling) -> None:
+    """Nothing was sent, so nothing is left behind."""
+    api.install(WHOLE_CLUSTER)
+    decides_by(api, {"mode": "patch"})
+    api.place(deployment(), "web")
+    doing = agreeing(api, agree_seconds=3600)
+    api.on_step.append(lambda: doing.stop.ask(leave=True))
+    assert doing.carry_out() == {}
+    assert doing.run.not_begun == 1
+    assert api.patches == []
+
+
+def test_a_conflict_while_it_is_asked_is_no_failure(api: Rolling) -> None:
+    """The workload is read and decided anew."""
+    api.install(WHOLE_CLUSTER)
+    api.place(deployment(), "web")
+    conflict = Fault(409, body=b'{"message": "modified"}')
+    api.faults.append(once(conflict, times=1, watches=None))
+    api.faults[:] = [
+        lambda ask, inner=api.faults[-1]: inner(ask) if "dryRun" in ask.query else None
+    ]
+    assert agreeing(api).carry_out()["web"].startswith("done")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.cluster.fake_api import NAMESPACES, FakeApi, Fault, once, until
 from webhook.cluster.client import ApiError, Backoff
-from webhook.cluster.namespaces import NamespaceWatch, _lines
+from webhook.cluster.namespaces import NamespaceWatch
+from webhook.cluster.namespaces import lines as lines_of
 from webhook.decision.mutations import MUTATIONS
 from webhook.decision.settings import EMPTY, Namespace, Table
 
@@ -355,13 +356,13 @@ def test_lines_are_the_same_wherever_a_stream_is_cut(lines: list[bytes], cuts: l
     whole = b"".join(line + b"\n" for line in lines) + b"rest"
     edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     pieces = [whole[a:b] for a, b in itertools.pairwise(edges)]
-    assert list(_lines(_Pieces(pieces))) == lines
+    assert list(lines_of(_Pieces(pieces), "namespaces")) == lines
 
 
 def test_a_line_without_end_is_not_collected_for_ever() -> None:
     """Eight megabytes are more than any namespace takes."""
     with pytest.raises(ApiError, match="more than"):
-        list(_lines(_Pieces([b"x" * 2**20] * 9)))
+        list(lines_of(_Pieces([b"x" * 2**20] * 9), "namespaces"))
 
 
 @given(st.lists(st.booleans(), max_size=60), st.floats(0, 1))

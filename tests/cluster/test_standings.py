@@ -46,7 +46,7 @@ def api() -> Iterator[Served]:
 def watch(api: Served, seconds: float = 600.0, *, ready: bool = True) -> StandingsWatch:
     """Make a watch that hardly waits after a failure."""
     backoff = Backoff(first=0.01, most=0.01)
-    return StandingsWatch(api.api(), EVERYTHING, lambda: ready, seconds, backoff=backoff)
+    return StandingsWatch(api.api(), lambda: EVERYTHING, lambda: ready, seconds, backoff=backoff)
 
 
 def exported(gauges: Gauges) -> str:

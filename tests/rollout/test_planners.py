@@ -39,7 +39,7 @@ def done(given: Json, verdict: Verdict) -> Json:
 
 
 def min_ready(kind: str) -> tuple[str, ...]:
-    """Give the setting where it is inherited: `kindDefaults` spares a DaemonSet's nodes the wait."""
+    """Give the setting, inherited but by a DaemonSet: `kindDefaults` spares its nodes the wait."""
     return () if kind == "DaemonSet" else ("min-ready",)
 
 

@@ -39,7 +39,7 @@ contexts: [{{name: fake, context: {{cluster: fake, user: fake}}}}]
 clusters: [{{name: fake, cluster: {{server: {url}}}}}]
 users: [{{name: fake, user: {{}}}}]
 """
-FREE = {"version", "python"}
+FREE = {"version", "python", "hash"}
 """Labels that say what runs: one value each."""
 
 

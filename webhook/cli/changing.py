@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -44,7 +44,7 @@ from webhook.cluster.client import Api, ApiError, ClusterError
 from webhook.cluster.installed import Installed, current_namespace, installed, reach
 from webhook.cluster.workloads import Namespaces, Workloads
 from webhook.decision.admission import Admission
-from webhook.decision.configuration import Configuration
+from webhook.decision.configuration import Configuration, decided_by
 from webhook.decision.estimate import duration
 from webhook.decision.printable import json_text, printable
 from webhook.decision.settings import InvalidSettingError, is_label, is_subdomain
@@ -169,7 +169,13 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     output.plan(found_to_do, applied=options.apply)
     if not options.apply:
         return 0
-    care = Care(care.concurrent, care.pause, care.window, webhook=found.present)
+    told = found.present and admission is not None and command.needs_webhook_patching
+    care = replace(
+        care,
+        webhook=found.present,
+        decided_by=decided_by(admission.digest) if admission is not None and told else None,
+        agree_seconds=_agree_seconds(getattr(options, "webhook_timeout", "0")),
+    )
     refresh = (lambda _name: None) if admission is None else namespaces.refresh
     with output.live(found_to_do) as teller, _asked_by_signals(stop):
         doing = Run(workloads, judge, care, teller, clock=clock, stop=stop, refresh=refresh)
@@ -215,6 +221,14 @@ def _pause(text: str) -> int:
         return parse_duration(text)
     except ValueError as error:
         message = f"--pause-between: {quoted(text)}: {error}"
+        raise UsageError(message) from None
+
+
+def _agree_seconds(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        message = f"--webhook-timeout: {text!r}: {error}"
         raise UsageError(message) from None
 
 

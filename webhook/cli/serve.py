@@ -29,7 +29,8 @@ from webhook.decision.admission import Admission, Answer
 from webhook.decision.configuration import Configuration
 from webhook.decision.mutations.model import UNKNOWN_CLUSTER, Cluster
 from webhook.decision.review import Request
-from webhook.decision.settings import InvalidSettingError, Namespace, duration
+from webhook.decision.settings import InvalidSettingError, Namespace
+from webhook.precheck.targets import parse_duration
 from webhook.serving import logs, tracing
 from webhook.serving.signals import ending_signals
 from webhook.serving.tracing import TracingError
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from webhook.serving import app as server
+    from webhook.serving.live import LiveConfiguration
     from webhook.serving.metrics import Metrics
 
 PROGRAM: Final = "seamless serve"
 _RESTART_SECONDS: Final = 1.0
 _LEAST_INTERVAL_SECONDS: Final = 60
+_LONGEST_INTERVAL_SECONDS: Final = 24 * 3600
 _FETCH_SECONDS: Final = 0.5  # of the three that the API server gives us
 log = logging.getLogger("webhook")
 
@@ -103,7 +106,14 @@ def _parser() -> Parser:
     parser.add_argument(
         "--client-ca", metavar="FILE", help="who may sign a client's certificate, asked for then"
     )
-    parser.add_argument("--config", metavar="FILE", help="the configuration, YAML")
+    parser.add_argument(
+        "--config", metavar="FILE", help="the configuration, YAML; a changed one is taken up"
+    )
+    parser.add_argument(
+        "--config-map",
+        metavar="NAME",
+        help="ConfigMap of our namespace that the file is from: watched, as it is known earlier",
+    )
     parser.add_argument(
         "--kubeconfig", metavar="FILE", help="the cluster, where this is no pod of it"
     )
@@ -175,7 +185,7 @@ def _seconds(text: str) -> float:
 
 def _interval(text: str) -> int:
     try:
-        seconds = duration(text)
+        seconds = parse_duration(text, _LONGEST_INTERVAL_SECONDS)
     except ValueError as error:
         message = f"--status-interval: {quoted(text)}: {error}"
         raise UsageError(message) from None
@@ -195,6 +205,9 @@ def _check(given: argparse.Namespace) -> None:
         raise UsageError(message)
     if given.ca_secret and not (os.environ.get("POD_NAMESPACE") and _in_reach(given)):
         message = "--ca-secret needs a cluster in reach and our namespace in POD_NAMESPACE"
+        raise UsageError(message)
+    if given.config_map and not (os.environ.get("POD_NAMESPACE") and _in_reach(given)):
+        message = "--config-map needs a cluster in reach and our namespace in POD_NAMESPACE"
         raise UsageError(message)
     if given.events and not _in_reach(given):
         message = "--events needs a cluster in reach"
@@ -260,13 +273,9 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
         except ClusterError as error:
             return fail(PROGRAM, error)
     source = known.certificates or _source(options)
-    admission = Admission(
-        options.configuration,
-        namespaces=known.lookup,
-        cluster=known.cluster,
-        own_namespace=options.own_namespace,
-    )
+    live = _live(options, known)
     metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    metrics.include(live)
     state = server.State()
 
     def problems() -> list[str]:
@@ -298,16 +307,17 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
         observe, end = _observers(options, metrics)
     except TracingError as error:
         return fail(PROGRAM, error)
-    source.start()
-    known.start()
-    end_survey = _survey(options, admission, known, metrics)
+    parts: tuple[_Part, ...] = (live, source, known)
+    for each in parts:
+        each.start()
+    end_survey = _survey(options, live, known, metrics)
     server.tune_garbage_collector()
     uvloop.run(
         server.run(
             webhook=server.webhook_app(
-                admission.answer, metrics, state, learn=_learner(known, options), observe=observe
+                live.answer, metrics, state, learn=_learner(known, options), observe=observe
             ),
-            health=server.health_app(metrics, state, problems),
+            health=server.health_app(metrics, state, problems, live.notes),
             state=state,
             context=source.context,
             sockets=sockets,
@@ -317,10 +327,39 @@ def _work(options: Options, sockets: Sockets, restarts: Callable[[], int] | None
         )
     )
     end_survey()
-    known.stop()
-    source.stop()
+    for each in reversed(parts):
+        each.stop()
     end()
     return 0
+
+
+class _Part(Protocol):
+    """Something that goes on in the background."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def _live(options: Options, known: _Known) -> LiveConfiguration:
+    """Make what decides, by a configuration that is taken up anew whenever it changes."""
+    from webhook.serving.live import LiveConfiguration
+
+    given = options.given
+    live = LiveConfiguration(
+        options.configuration,
+        partial(
+            Admission,
+            namespaces=known.lookup,
+            cluster=known.cluster,
+            own_namespace=options.own_namespace,
+        ),
+    )
+    path = _path(given.config)
+    if given.config_map:  # it goes before the file, which is as old or older
+        known.follow(given.config_map, live.take, lambda: live.read(path) if path else None)
+    elif path:
+        live.follow(path)
+    return live
 
 
 def _observers(options: Options, metrics: Metrics) -> tuple[server.Observe, Callable[[], None]]:
@@ -357,7 +396,7 @@ def _observers(options: Options, metrics: Metrics) -> tuple[server.Observe, Call
 
 
 def _survey(
-    options: Options, admission: Admission, known: _Known, metrics: Metrics
+    options: Options, live: LiveConfiguration, known: _Known, metrics: Metrics
 ) -> Callable[[], None]:
     """Count workloads by where they stand, if that is wanted; gives what ends it."""
     if not options.given.status_interval:
@@ -368,7 +407,7 @@ def _survey(
 
     watch = StandingsWatch(
         Api(connect(_path(options.given.kubeconfig))),
-        admission,
+        lambda: live.admission,
         ready=lambda: UNKNOWN_NAMESPACES not in known.problems(),
         seconds=options.given.status_interval,
     )
@@ -389,6 +428,9 @@ class _Known(Protocol):
     def cluster(self) -> Cluster: ...
     def problems(self) -> list[str]: ...
     def metrics(self) -> Mapping[str, tuple[str, float]]: ...
+    def follow(
+        self, config_map: str, take: Callable[[str, str], None], otherwise: Callable[[], object]
+    ) -> None: ...
 
 
 class _Nothing:
@@ -419,6 +461,9 @@ class _Nothing:
     def metrics(self) -> Mapping[str, tuple[str, float]]:
         """Have nothing to tell."""
         return {}
+
+    def follow(self, *_: object) -> None:
+        """Have no ConfigMap to follow: the options are checked first."""
 
 
 def _cluster(options: Options) -> _Known:

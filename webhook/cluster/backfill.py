@@ -12,6 +12,8 @@ goes wrong, and what is done:
 - it may not be changed now (paused, rolling, unhealthy, no pod to spare): put off, and told;
 - its rollout fails, or makes no step ahead for too long, or the API server refuses the change, or
   the webhook does not do its part: nothing more is begun, what is under way is awaited;
+- the webhook decides by another configuration, or version: it is asked by a dry run first, again
+  and again for a while, as one that has just been changed is not in force everywhere;
 - no answer while a rollout is under way: asked again, until that counts as failed;
 - a right is missing: what is under way is left, as there is nothing to see it by.
 """
@@ -29,6 +31,7 @@ from typing import Final, NamedTuple, Protocol
 
 from webhook.cluster.client import CONFLICT, NOT_FOUND, ApiError, ClusterError, Json
 from webhook.cluster.workloads import MissingRightError, Workloads
+from webhook.decision.configuration import DECIDED_BY
 from webhook.decision.estimate import duration
 from webhook.decision.workload import KINDS, Kind, malformed, mapping
 from webhook.rollout.planners import REVERT, Judge, Verdict
@@ -49,6 +52,7 @@ from webhook.rollout.progress import (
 
 _CONFLICTS: Final = 5
 _POLL_SECONDS: Final = 2.0
+_ASK_AGAIN_SECONDS: Final = 1.0
 _SOON_SECONDS: Final = 0.2  # where no pod restarts, the controller has only to notice
 _LONGEST_WAIT_SECONDS: Final = 30.0  # clocks are set, and machines sleep: look at it again
 
@@ -79,6 +83,10 @@ class Clock:
 
 class LeaveError(Exception):
     """Everything is to be left as it is, now."""
+
+
+class _NotBegunError(Exception):
+    """Nothing has been done with a workload, and nothing is to be."""
 
 
 class Stop:
@@ -117,6 +125,8 @@ class Care:
         pause: the seconds from the end of a rollout to the begin of the next.
         window: when rollouts may begin; at any time where none.
         webhook: whether a webhook is installed, which does its part.
+        decided_by: what it must say that it decides by, if it must (`configuration.decided_by`).
+        agree_seconds: how long to wait until it says so.
         poll: the seconds between two looks at what is under way.
     """
 
@@ -124,6 +134,8 @@ class Care:
     pause: int = 0
     window: Window | None = None
     webhook: bool = False
+    decided_by: str | None = None
+    agree_seconds: int = 10
     poll: float = _POLL_SECONDS
 
 
@@ -302,6 +314,17 @@ def _hindrance(kind: Kind, workload: Json, verdict: Verdict, budgets: _Budgets) 
 
 # --- doing it ------------------------------------------------------------------------------------
 
+_LEFT_AS_IT_WAS: Final = (
+    "the webhook left it as it was: does it run, is it called for this namespace, "
+    "is it of the version of this command?"
+)
+
+
+def _other(found: str, wanted: str) -> str:
+    """Hold what the webhook decides by against what this run does."""
+    ours = wanted.removeprefix(DECIDED_BY)
+    return f"decides by configuration {found.removeprefix(DECIDED_BY)}, this command by {ours}"
+
 
 @dataclass(slots=True)
 class _UnderWay:
@@ -429,6 +452,8 @@ class Run:
                 self._decide_and_patch(change)
         except MissingRightError:
             raise
+        except _NotBegunError:
+            return
         except ApiError as error:
             if error.status == NOT_FOUND:
                 self._end(change, End.GONE, "it was deleted meanwhile")
@@ -452,11 +477,15 @@ class Run:
             if reason is not None:
                 self._end(change, End.PUT_OFF, reason)
                 return
-            sent = True
             try:
+                differs = self._difference(change, workload, verdict)
+                if differs is not None:
+                    self._end(change, End.FAILED, differs)
+                    return
+                sent = True
                 self._patch(change, workload, verdict)
             except LeaveError:
-                if not any(each.change is change for each in self._under_way):
+                if sent and not any(each.change is change for each in self._under_way):
                     self._end(change, End.LEFT, "it was asked for, and no answer came")
                 raise
             except ApiError as error:
@@ -465,6 +494,38 @@ class Run:
                 continue
             return
         self._end(change, End.PUT_OFF, f"others changed it, {_CONFLICTS} times in a row")
+
+    def _difference(self, change: Change, workload: Json, verdict: Verdict) -> str | None:
+        """Ask the webhook by a dry run what it decides by, and give it time to come to ours.
+
+        Returns:
+            What is wrong; none where it decides by the same.
+
+        Raises:
+            ApiError: the change would be refused; 409 where the workload is another by now.
+            LeaveError: everything is to be left.
+            _NotBegunError: nothing more is to begin.
+        """
+        wanted = self._care.decided_by
+        if wanted is None or not self._care.webhook:
+            return None
+        end = self._clock.seconds() + self._care.agree_seconds
+        while True:
+            heard: list[str] = []
+            self._send(change, workload, verdict.asked, heard)
+            found = next((each for each in heard if each.startswith(DECIDED_BY)), None)
+            if found == wanted:
+                return None
+            if self._stop.asked:
+                raise _NotBegunError
+            if self._clock.seconds() >= end:
+                return _LEFT_AS_IT_WAS if found is None else f"the webhook {_other(found, wanted)}"
+            self._wait_for(
+                f"{change.place}: the webhook does not answer yet"
+                if found is None
+                else f"the webhook {_other(found, wanted)}: waiting until it is the same"
+            )
+            self._stop.wait(_ASK_AGAIN_SECONDS)
 
     def _patch(self, change: Change, workload: Json, verdict: Verdict) -> None:
         """Send the change, and hold what comes back against what was decided.
@@ -480,11 +541,7 @@ class Run:
             stored = self._send(change, stored, left.operations)
             left = self._judge.judge(change.kind, stored)
         if left.operations and _version(stored) == _version(workload):
-            who = "the webhook" if self._care.webhook else "the API server"
-            text = (
-                f"{who} left it as it was: does it run, is it called for this namespace, "
-                "is it of the version of this command?"
-            )
+            text = _LEFT_AS_IT_WAS if self._care.webhook else "the API server left it as it was"
             self._end(change, End.FAILED, text)
             return
         if left.operations:
@@ -493,7 +550,11 @@ class Run:
         self._await(change, stored)
 
     def _send(
-        self, change: Change, workload: Json, operations: Sequence[dict[str, object]]
+        self,
+        change: Change,
+        workload: Json,
+        operations: Sequence[dict[str, object]],
+        warnings: list[str] | None = None,
     ) -> Json:
         return self._workloads.patch(
             change.kind,
@@ -502,6 +563,7 @@ class Run:
             operations,
             _version(workload),
             self._judge.manager,
+            warnings=warnings,
         )
 
     def _await(self, change: Change, workload: Json) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ JSON_PATCH: Final = "application/json-patch+json"
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 30.0
 _MOST_SHOWN: Final = 300
+_WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
@@ -184,8 +186,9 @@ class Api:
         accept: str = "application/json",
         content_type: str = "application/json",
         timeout: float = _READ_SECONDS,
+        warnings: list[str] | None = None,
     ) -> Json:
-        """Ask, and read the answer.
+        """Ask, and read the answer; `warnings` gets those that come with it.
 
         Raises:
             ApiError: there is none, it is an error, or it is no JSON object.
@@ -197,6 +200,8 @@ class Api:
             content = orjson.dumps(body)
         response = self._send(method, path, query, headers, content, timeout, preload=True)
         what = f"{method} {path}"
+        if warnings is not None:
+            warnings += _warnings(response)
         try:
             found = orjson.loads(response.data)
         except orjson.JSONDecodeError:
@@ -259,6 +264,12 @@ class Api:
         if response.status < 300:  # noqa: PLR2004 - the first that is no success
             return response
         raise _failure(what, response)
+
+
+def _warnings(response: Any) -> list[str]:
+    """Read the warnings of an answer: `299 - "text"` in the header of that name (RFC 7234)."""
+    given = ", ".join(response.headers.getlist("Warning"))
+    return [re.sub(r"\\(.)", r"\1", each) for each in _WARNING.findall(given)]
 
 
 def _failure(what: str, response: Any) -> ApiError:

@@ -24,6 +24,7 @@ from webhook.cluster.client import (
     connect,
     what_is_wrong,
 )
+from webhook.cluster.configmap import KEY
 from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.decision.configuration import Configuration, ConfigurationError, parse
 from webhook.decision.workload import mapping
@@ -31,7 +32,6 @@ from webhook.decision.workload import mapping
 PATH: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 GROUP: Final = "admissionregistration.k8s.io"
 SELECTOR: Final = "app.kubernetes.io/part-of=seamless-rollouts"
-KEY: Final = "config.yaml"
 _OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 

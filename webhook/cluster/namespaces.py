@@ -281,7 +281,7 @@ class NamespaceWatch:
             if self._background.stopped:  # stop() may have come before there was a response
                 return
             self._on_connect()
-            for line in _lines(response):
+            for line in lines(response, "namespaces"):
                 self._take(line)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
             # Closed from another thread, urllib3 may find its own parts gone.
@@ -334,18 +334,18 @@ class NamespaceWatch:
             return Namespace(name), version
 
 
-def _lines(response: Any) -> Iterator[bytes]:
-    """Split a stream at line ends, wherever its pieces are cut.
+def lines(response: Any, what: str) -> Iterator[bytes]:
+    """Split a stream at line ends, wherever its pieces are cut; `what` is watched.
 
     Raises:
         ApiError: a line without end.
     """
     rest = b""
     for piece in response.stream(65536, decode_content=True):
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
             if line.strip():
                 yield line
         if len(rest) > _LONGEST_LINE:
-            message = f"watch of namespaces: an event of more than {_LONGEST_LINE} bytes"
+            message = f"watch of {what}: an event of more than {_LONGEST_LINE} bytes"
             raise ApiError(message, GONE)

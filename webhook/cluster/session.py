@@ -10,6 +10,7 @@ from typing import Final
 
 from webhook.cluster.authority import SelfManagedCertificates
 from webhook.cluster.client import Api, ClusterError, connect
+from webhook.cluster.configmap import ConfigMapWatch, Take
 from webhook.cluster.namespaces import NamespaceWatch, Parse
 from webhook.cluster.trust import TrustWatch
 from webhook.cluster.version import ClusterWatch
@@ -71,6 +72,9 @@ class ClusterSession:
         self.certificates: FileCertificates | SelfManagedCertificates | None = None
         self._cluster: ClusterWatch | None = None
         self._trust: TrustWatch | None = None
+        self._configuration: ConfigMapWatch | None = None
+        self._api = api
+        self._namespace = options.namespace
         if api is not None:
             self._cluster = ClusterWatch(api)
             self.namespaces = NamespaceWatch(api, parse, on_connect=self._cluster.refresh)
@@ -108,12 +112,36 @@ class ClusterSession:
                 client_ca=options.client_ca,
             )
 
+    def follow(self, config_map: str, take: Take, otherwise: Callable[[], object]) -> None:
+        """Have the configuration taken from a ConfigMap of our namespace, from `start` on.
+
+        Args:
+            config_map: its name.
+            take: called with the text and where it is from.
+            otherwise: called every second or so while it cannot be read at all.
+
+        Raises:
+            ClusterError: there is no cluster in reach, or our namespace is not known.
+        """
+        if self._api is None or not self._namespace:
+            message = "a configuration from a ConfigMap needs a cluster and our namespace"
+            raise ClusterError(message)
+        self._configuration = ConfigMapWatch(
+            self._api, self._namespace, config_map, take, otherwise
+        )
+
     def _look_again(self) -> None:
         if self._trust is not None:
             self._trust.refresh()
 
     def _parts(self) -> Iterable[object]:
-        found = (self.certificates, self.namespaces, self._cluster, self._trust)
+        found = (
+            self._configuration,
+            self.certificates,
+            self.namespaces,
+            self._cluster,
+            self._trust,
+        )
         return [each for each in found if each is not None]
 
     def start(self) -> None:
@@ -147,6 +175,8 @@ class ClusterSession:
             found.append(self._trust.problem())
         if self.namespaces is not None and not self.namespaces.synced:
             found.append(UNKNOWN_NAMESPACES)
+        if self._configuration is not None:
+            found.append(self._configuration.problem())
         return [each for each in found if each]
 
     def metrics(self) -> Mapping[str, tuple[str, float]]:

@@ -240,7 +240,7 @@ class StandingsWatch(Gauges):
 
     Args:
         api: the Kubernetes API.
-        admission: the webhook's decision, with its namespaces.
+        admission: gives the webhook's decision, with its namespaces, as it is now.
         ready: whether the namespaces are known.
         seconds: from the end of one survey to the begin of the next, give or take a fifth.
     """
@@ -248,7 +248,7 @@ class StandingsWatch(Gauges):
     def __init__(
         self,
         api: Api,
-        admission: Admission,
+        admission: Callable[[], Admission],
         ready: Callable[[], bool],
         seconds: float,
         *,
@@ -279,7 +279,7 @@ class StandingsWatch(Gauges):
             return _NOT_READY_SECONDS
         began = time.monotonic()
         try:
-            rows = look(self._workloads, self._admission, pause=self._pause)
+            rows = look(self._workloads, self._admission(), pause=self._pause)
             totals = _totals(Counter(row.state for row in rows))
         except _StoppedError:
             return 0.0

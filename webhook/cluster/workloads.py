@@ -54,6 +54,7 @@ _SERVER_ERRORS: Final = 500
 _LONGEST_NOTE: Final = 1024
 _CONTROLLER: Final = "seamless-rollouts.dev/"
 # Several clients may be at work; each waits for a patch that passes through webhooks.
+_DRY_RUN: Final = {"dryRun": "All"}
 _PATCH_SECONDS: Final = 60.0
 
 _T = TypeVar("_T")
@@ -214,8 +215,12 @@ class Workloads:
         operations: Sequence[Mapping[str, Any]],
         resource_version: str,
         manager: str,
+        *,
+        warnings: list[str] | None = None,
     ) -> Json:
         """Apply a JSON Patch to the version of a workload that it was made for; gives the result.
+
+        With `warnings` it is a dry run, which stores nothing, and they get what is warned of.
 
         Raises:
             ApiError: it was not applied; 409 where the workload is another by now, 404 where it
@@ -229,10 +234,11 @@ class Workloads:
                 path,
                 kind.group,
                 kind.resource,
-                query={"fieldManager": manager},
+                query={"fieldManager": manager, **({} if warnings is None else _DRY_RUN)},
                 body=[test, *operations],
                 content_type=JSON_PATCH,
                 timeout=_PATCH_SECONDS,
+                warnings=warnings,
             )
         except ApiError as error:
             if error.status != INVALID:

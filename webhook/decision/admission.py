@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from webhook.decision import aws, review, warnings
-from webhook.decision.configuration import SYSTEM_NAMESPACES, Configuration
+from webhook.decision.configuration import SYSTEM_NAMESPACES, Configuration, decided_by, digest
 from webhook.decision.draft import (
     TEMPLATE,
     Alert,
@@ -59,6 +59,9 @@ from webhook.decision.workload import (
 log = logging.getLogger("webhook")
 
 Json = dict[str, Any]
+
+# What decides is told to them, in a dry run: no other client has a use for it.
+TOLD_WHAT_DECIDES: Final = frozenset({"seamless-backfill", "seamless-backfill-no-restart"})
 
 # Their requests are decided afresh, pod template included: moving it is what they are for.
 DECIDED_AFRESH: Final = frozenset({"seamless-backfill", "seamless-revert"})
@@ -153,6 +156,7 @@ class Admission:
         mutations: Iterable[Mutation] = MUTATIONS,
     ) -> None:
         self.configuration = configuration
+        self.digest = digest(configuration)
         self.namespaces = namespaces
         self.cluster = cluster
         self.mutations = tuple(mutations)
@@ -191,7 +195,8 @@ class Admission:
         try:
             decision = self.decide(request)
             audited = self.configuration.mode == "audit"
-            return Answer(200, self._encode(request.uid, decision), request, decision, audited)
+            body = self._encode(request.uid, decision, self._decided_by(request))
+            return Answer(200, body, request, decision, audited)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:  # in what was undecoded
             return Answer(400, str(review.no_json(error)).encode())
         except (RecursionError, orjson.JSONEncodeError):
@@ -207,7 +212,13 @@ class Admission:
             Decision(alerts=(Alert("error", text),), skipped="error"),
         )
 
-    def _encode(self, uid: str, decision: Decision) -> bytes:
+    def _decided_by(self, request: Request) -> Sequence[str]:
+        """Say what decides, to a dry run of ours that asks for it (docs/decisions/0040)."""
+        if request.dry_run and request.field_manager in TOLD_WHAT_DECIDES:
+            return (decided_by(self.digest),)
+        return ()
+
+    def _encode(self, uid: str, decision: Decision, told: Sequence[str] = ()) -> bytes:
         audits = self.configuration.mode == "audit"
         applied, skipped = ", ".join(decision.applied), decision.skipped
         if audits and applied:
@@ -217,7 +228,7 @@ class Admission:
         return review.encode(
             uid,
             operations=() if audits else decision.operations,
-            warnings=[alert.text for alert in decision.alerts],
+            warnings=[*told, *(alert.text for alert in decision.alerts)],
             audit={"skipped": skipped} if skipped else {"applied": applied},
             refusal=_told(decision.refused),
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 import yaml
 from pydantic import (
     AfterValidator,
@@ -224,3 +226,21 @@ def load(path: Path) -> Configuration:
         message = f"{path}: {reason}"
         raise ConfigurationError(message) from None
     return parse(text, str(path))
+
+
+def digest(configuration: Configuration) -> str:
+    """Name a configuration by 16 hexadecimal digits: the same for all that mean the same."""
+    content = configuration.model_dump(mode="json", by_alias=True)
+    text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+DECIDED_BY: Final = "decided by configuration "
+
+
+def decided_by(name: str) -> str:
+    """Say by which configuration (its `digest`), and which version, something is decided.
+
+    The webhook answers it to a dry run of `seamless backfill`, which compares it with its own.
+    """
+    return f"{DECIDED_BY}{name} of version {VERSION}"

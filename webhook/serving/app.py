@@ -392,13 +392,19 @@ def _too_large(limits: Limits) -> _RefusedError:
     return _RefusedError(413, f"the body is larger than {limits.body_bytes} bytes")
 
 
-def health_app(metrics: Metrics, state: State, problems: Callable[[], list[str]]) -> FastAPI:
+def health_app(
+    metrics: Metrics,
+    state: State,
+    problems: Callable[[], list[str]],
+    notes: Callable[[], list[str]] = list,
+) -> FastAPI:
     """Build the app of the plain port.
 
     Args:
         metrics: what `/metrics` shows.
         state: tells when to be not ready.
         problems: why the webhook is not ready; nothing where it is.
+        notes: what `/readyz` says beside, though it is ready.
     """
     app = FastAPI(title="Seamless Rollouts health", openapi_url=None, redirect_slashes=False)
 
@@ -410,8 +416,8 @@ def health_app(metrics: Metrics, state: State, problems: Callable[[], list[str]]
     async def readyz() -> Response:
         found = ["shutting down"] if state.draining else problems()
         if found:
-            return PlainTextResponse("not ready: " + "; ".join(found) + "\n", 503)
-        return PlainTextResponse("ok\n")
+            return PlainTextResponse("not ready: " + "; ".join([*found, *notes()]) + "\n", 503)
+        return PlainTextResponse("".join(f"{each}\n" for each in ["ok", *notes()]))
 
     @app.get("/metrics")
     async def metrics_text() -> Response:

@@ -106,6 +106,14 @@ precheck.runAsUser must then be written as null, for absent means 65532.
 {{- if hasKey .Values.precheck "runAsUser" }}
 {{- $_ := set $user "runAsUser" (int64 .Values.precheck.runAsUser) }}
 {{- end }}
+{{- $resources := dict }}
+{{- range $kind, $quantities := default dict .Values.precheck.resources }}
+{{- $texts := dict }}
+{{- range $name, $value := default dict $quantities }}
+{{- $_ := set $texts $name (toString $value) }}
+{{- end }}
+{{- $_ := set $resources $kind $texts }}
+{{- end }}
 {{- dict
   "scope" .Values.scope
   "mode" .Values.mode
@@ -120,7 +128,7 @@ precheck.runAsUser must then be written as null, for absent means 65532.
     "image" (default (include "seamless-rollouts.image" .) .Values.precheck.image)
     "imagePullPolicy" .Values.precheck.imagePullPolicy
     "runAsUser" $user.runAsUser
-    "resources" (default dict .Values.precheck.resources)
+    "resources" $resources
   )
   "awsReadinessGates" .Values.awsReadinessGates
   | toYaml }}
@@ -158,6 +166,15 @@ precheck.runAsUser must then be written as null, for absent means 65532.
 {{- end }}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
 {{- fail (printf "autoscaling.minReplicas: %d: more than maxReplicas, %d" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
+{{- end }}
+{{- with .Values.backfill.job }}
+{{- if and .timeZone (not .window) }}
+{{- fail (printf "backfill.job.timeZone: %s: says whose hours backfill.job.window means, which is empty" .timeZone) }}
+{{- end }}
+{{- $times := splitList "-" (default "" .window) }}
+{{- if and .window (eq (first $times) (last $times)) }}
+{{- fail (printf "backfill.job.window: %s: expected two times of day that differ, such as 22:00-06:00" .window) }}
+{{- end }}
 {{- end }}
 {{- if eq (int .Values.ports.https) (int .Values.ports.health) }}
 {{- fail (printf "ports: https and health must differ, both are %d" (int .Values.ports.https)) }}
