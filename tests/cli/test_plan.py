@@ -249,6 +249,9 @@ def test_audit_mode_patches_nothing_and_tells_what_it_would(plan: Any, tmp_path:
     assert "+  minReadySeconds" not in out
 
 
+_NAMED = "{apiVersion: apps/v1, kind: Deployment, metadata: {%s}, spec: {template: {}}}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -262,6 +265,8 @@ def test_audit_mode_patches_nothing_and_tells_what_it_would(plan: Any, tmp_path:
         ("a: &a [*a]", "an alias holds itself"),
         ("a: !!python/object:os.system x", "means nothing here"),
         ("{kind: List, items: [1]}", "items[0] is not an object"),
+        (_NAMED % "name: [a]", "document 1: metadata.name is not a string"),
+        (_NAMED % "name: a, namespace: {b: c}", "document 1: metadata.namespace is not a string"),
         ("? [a]\n: b", "a key is no string"),
         ("\t- a", "line 1"),
     ],

@@ -236,6 +236,11 @@ def _decide(
     known: bool,  # noqa: FBT001
 ) -> Planned:
     """Send one object down the path that a request takes, bytes to bytes."""
+    metadata = mapping(each.get("metadata"))
+    for key in ("name", "namespace"):
+        if not isinstance(metadata.get(key), str | None):
+            message = f"{document.place}: metadata.{key} is not a string"
+            raise ManifestError(message)
     try:
         sent = orjson.dumps(each)
     except orjson.JSONEncodeError as error:
@@ -251,7 +256,7 @@ def _decide(
             "uid": "plan",
             "kind": {"group": kind.group, "version": kind.version, "kind": kind.name},
             "operation": "CREATE",
-            "name": mapping(each.get("metadata")).get("name"),
+            "name": metadata.get("name"),
             "namespace": namespace,
             "object": orjson.Fragment(sent),
         },
