@@ -72,14 +72,6 @@ def test_the_text_tells_the_diff_the_notes_and_the_rollout(plan: Any) -> None:
     assert out.endswith("1 workload in 1 document: 1 changed, 0 refused\n")
 
 
-def test_a_name_that_is_no_text_is_told_of_the_manifest(plan: Any) -> None:
-    """The object is shown as it is, and nothing is said of a review that nobody wrote."""
-    status, out, err = plan(DEPLOYMENT.replace("{name: web}", "{name: [web]}"))
-    assert status == 0
-    assert not err
-    assert "AdmissionReview" not in out
-
-
 def test_a_rollout_that_outlives_helm_is_told(plan: Any) -> None:
     """`helm --wait` would call it failed."""
     _, out, _ = plan(
@@ -271,6 +263,9 @@ def test_audit_mode_patches_nothing_and_tells_what_it_would(plan: Any, tmp_path:
     assert "+  minReadySeconds" not in out
 
 
+_NAMED = "{apiVersion: apps/v1, kind: Deployment, metadata: {%s}, spec: {template: {}}}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -284,6 +279,8 @@ def test_audit_mode_patches_nothing_and_tells_what_it_would(plan: Any, tmp_path:
         ("a: &a [*a]", "an alias holds itself"),
         ("a: !!python/object:os.system x", "means nothing here"),
         ("{kind: List, items: [1]}", "items[0] is not an object"),
+        (_NAMED % "name: [a]", "document 1: metadata.name is not a string"),
+        (_NAMED % "name: a, namespace: {b: c}", "document 1: metadata.namespace is not a string"),
         ("? [a]\n: b", "a key is no string"),
         ("\t- a", "line 1"),
     ],

@@ -287,7 +287,7 @@ def test_more_pods_than_are_simulated_are_no_error() -> None:
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {annotations: 5}\nspec: 5\n",
         "apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: x}\n",
         "apiVersion: apps/v1\nkind: Deployment\n",
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: [1], annotations: {a: 1.5}}\n",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {annotations: {a: 1.5}}\n",
         'apiVersion: apps/v1\nkind: Deployment\nmetadata: {"name": "\\0\\r\\n"}\nspec: {}\n',
     ],
 )

@@ -111,6 +111,15 @@ def test_help_says_how_it_is_used(capfd: pytest.CaptureFixture[str]) -> None:
         assert err == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_help_that_cannot_be_written_is_told_in_a_line() -> None:
+    """As every other command ends where its output goes to a full disk."""
+    with Path("/dev/full").open("wb") as full:
+        ended = seamless("--help", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == 2
+    assert ended.stderr == "seamless precheck: standard output: No space left on device\n"
+
+
 def test_every_option_is_in_the_help_and_in_the_docs() -> None:
     """No option without a word on it."""
     from webhook.precheck.program import _PARSERS, USAGE

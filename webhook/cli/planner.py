@@ -261,6 +261,10 @@ class Planner:
             if kind is None:
                 continue
             metadata = mapping(each.get("metadata"))
+            for key in ("name", "namespace"):
+                if not isinstance(metadata.get(key), str | None):
+                    message = f"{document.place}: metadata.{key} is not a string"
+                    raise ManifestError(message)
             namespace = str(metadata.get("namespace") or self._options.namespace)
             known = namespace in self._namespaces
             if kind is aws.NAMESPACE_KIND:
@@ -286,7 +290,6 @@ class Planner:
             size = f"an object of {len(sent)} bytes"
             message = f"{document.place}: {size}: the API server takes 3 MiB"
             raise ManifestError(message)
-        name = mapping(each.get("metadata")).get("name")
         review = {
             "apiVersion": "admission.k8s.io/v1",
             "kind": "AdmissionReview",
@@ -294,7 +297,7 @@ class Planner:
                 "uid": "plan",
                 "kind": {"group": kind.group, "version": kind.version, "kind": kind.name},
                 "operation": "CREATE",
-                "name": name if isinstance(name, str) else None,  # a file may say anything
+                "name": mapping(each.get("metadata")).get("name"),
                 "namespace": namespace,
                 "object": orjson.Fragment(sent),
             },

@@ -667,6 +667,16 @@ def _parse_arguments(arguments: list[str], options: Options) -> list[Target]:
     return list(dict.fromkeys(map(parse_target, texts)))
 
 
+def _help() -> int:
+    """Say how it is used; give the exit status."""
+    try:
+        os.write(1, USAGE.encode())
+    except OSError as error:
+        write(2, f"seamless precheck: standard output: {error.strerror}\n")
+        return 2
+    return 0
+
+
 def main(argv: list[str]) -> int:
     """Wait for the targets on the command line; give the exit status."""
     options = Options()
@@ -677,8 +687,7 @@ def main(argv: list[str]) -> int:
         leave(options.termination_log, str(error))
         return 2
     if not targets:
-        write(1, USAGE)
-        return 0
+        return _help()
     precheck = Precheck(targets, options)
 
     def end(number: int, _frame: object) -> None:
