@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 from webhook import cli
@@ -19,7 +19,9 @@ from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration
 from webhook.decision.outcomes import SkipReason, WarningCode
 from webhook.decision.settings import Table
+from webhook.demo import app as demo_app
 from webhook.precheck import program as precheck
+from webhook.proof import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/metrics.md", "docs/settings.md")
@@ -44,17 +46,23 @@ def modifiers() -> Iterator[str]:
         yield f"- {followers} follow `{name}`"
 
 
+# They run without `webhook.cli.common`: their usage is their text.
+USAGES: Final = {"precheck": precheck.USAGE, "load": load.USAGE}
+
+
 def commands() -> Iterator[str]:
     """Describe each subcommand, by its parser."""
     for name, does in re.findall(r"^  ([a-z-]+) {2,}(\S.*)$", cli.USAGE, re.MULTILINE):
         yield f"## seamless {name}"
         yield ""
-        if name == "precheck":  # without argparse, which is slow to import: its usage is its text
+        if name in USAGES:
             yield from paragraph(f"{does}.")
             yield "```text"
-            yield precheck.USAGE.rstrip("\n")
+            yield USAGES[name].rstrip("\n")
             yield "```"
             yield ""
+        elif name == "demo-app":
+            yield from command(demo_app._parser())  # noqa: SLF001
         else:
             yield from command(parser_of(name))
 
@@ -81,7 +89,7 @@ def parser_of(name: str) -> Parser:
     raise LookupError(message)
 
 
-def command(parser: Parser) -> Iterator[str]:
+def command(parser: argparse.ArgumentParser) -> Iterator[str]:
     """Describe one subcommand: what it does, how it is called, its options and exit statuses."""
     # Its own words, not argparse's lay-out of them, which differs from Python to Python.
     actions = [each for each in parser._actions if each.help != argparse.SUPPRESS]  # noqa: SLF001

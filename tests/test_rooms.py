@@ -44,8 +44,21 @@ BREACHES = {
     "Layers of the decision": [
         ("decision/mutations/made_up.py", "from webhook.decision import record"),
     ],
+    "No mutation knows another: what one tells those after it is declared in the model": [
+        (
+            "decision/mutations/made_up_sibling.py",
+            "from webhook.decision.mutations import min_ready",
+        ),
+    ],
     "The precheck needs nothing but the standard library": [
         ("precheck/made_up.py", "import orjson"),
+    ],
+    "What judges a proof is pure: it knows neither a clock, nor a network, nor a cluster": [
+        ("proof/judging/made_up.py", "import aiohttp"),
+        ("proof/judging/made_up_clock.py", "import time"),
+    ],
+    "What serves knows nothing of proofs and demonstrations, which start programs": [
+        ("serving/made_up_proof.py", "from webhook.proof import load"),
     ],
 }
 
@@ -84,6 +97,12 @@ def test_the_precheck_imports_the_standard_library_and_itself_alone() -> None:
         for name in imported(path):
             known = name.partition(".")[0] in sys.stdlib_module_names
             assert known or name.startswith("webhook.precheck"), f"{path}: {name}"
+
+
+def test_the_demo_application_imports_the_standard_library_and_the_package_alone() -> None:
+    """It runs in images that hold nothing else."""
+    for name in imported(PACKAGE / "demo" / "app.py"):
+        assert name == "webhook" or name.partition(".")[0] in sys.stdlib_module_names, name
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -20,14 +20,17 @@ commands:
   status      show where the cluster's workloads stand
   backfill    bring existing workloads in, a few at a time
   revert      take everything that was injected out again
+  prove       roll a workload under load, and count what failed, and why
   playground  a local page: manifests in, diff, warnings and rollout out
   precheck    wait until targets are up (what the init container runs)
+  demo-app    an application to try rollouts with
+  load        send requests at a constant rate (what prove runs)
 
 seamless COMMAND --help tells more; seamless --version tells the version.
 exit status: 0 done, 1 found or failed, 2 wrong use or bad input
 """
 
-_COMMANDS = ("plan", "status", "backfill", "revert", "playground")
+_COMMANDS = ("plan", "status", "backfill", "revert", "prove", "playground")
 _MOST_SHOWN = 100  # characters of what is no command
 _FAILED, _CUT_SHORT, _INTERRUPTED = 2, 141, 130  # 141 and 130: as a shell tells of the signal
 
@@ -148,6 +151,14 @@ def main(arguments: list[str] | None = None) -> int:
         return program.main(rest)
     if command == "serve":
         return _guarded(command, lambda: _serve(rest))
+    if command == "demo-app":
+        from webhook.demo import app
+
+        return _guarded(command, lambda: app.main(rest))
+    if command == "load":
+        from webhook.proof import load
+
+        return _guarded(command, lambda: load.main(rest))
     if command in _COMMANDS:
         return _guarded(command, lambda: _by_name(command, rest))
     return _guarded("", lambda: _itself(command))

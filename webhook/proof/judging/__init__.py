@@ -1,0 +1,1 @@
+"""What is judged of a proof: pure, without a clock, a network or a cluster."""
