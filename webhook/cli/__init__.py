@@ -14,13 +14,16 @@ commands:
   status    show where the cluster's workloads stand
   backfill  bring existing workloads in, a few at a time
   revert    take everything that was injected out again
+  prove     roll a workload under load, and count what failed, and why
   precheck  wait until targets are up (what the init container runs)
+  demo-app  an application to try rollouts with
+  load      send requests at a constant rate (what prove runs)
 
 seamless COMMAND --help tells more; seamless --version tells the version.
 exit status: 0 done, 1 found or failed, 2 wrong use or bad input
 """
 
-_COMMANDS = ("plan", "status", "backfill", "revert")
+_COMMANDS = ("plan", "status", "backfill", "revert", "prove")
 
 
 def _unless_nobody_reads(command: str, arguments: list[str]) -> int:
@@ -55,6 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
         from webhook.cli import serve
 
         return serve.main(rest)
+    if command == "demo-app":
+        from webhook.demo import app
+
+        return app.main(rest)
+    if command == "load":
+        from webhook.proof import load
+
+        return load.main(rest)
     if command in _COMMANDS:
         return _unless_nobody_reads(command, rest)
     if command in ("-h", "--help", "help"):
