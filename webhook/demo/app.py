@@ -24,9 +24,10 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
+_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a pod is reached by its address
 POD_HEADER: Final = "X-Pod-Name"
 TERMS: Final = ("exit", "drain", "linger")
 _MOST_BODY: Final = 1024 * 1024
@@ -53,7 +54,7 @@ class Behaviour:
         version: told in the answers.
     """
 
-    host: str = "0.0.0.0"  # noqa: S104 - a pod is reached by its address
+    host: str = _EVERYWHERE
     port: int = 8080
     start: float = 0.0
     listen_early: bool = False
@@ -244,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--host", default=Behaviour.host, help="where to listen (every address)")
+    add("--host", default=_EVERYWHERE, help="where to listen (every address)")
     add("--port", type=_port, default=8080, help="the port; 0 for any (8080)")
     add("--start", type=_seconds, default=0.0, metavar="S", help="seconds it takes to start (0)")
     add("--listen-early", action="store_true", help="listen while starting, and answer 503")
@@ -261,9 +262,9 @@ def main(arguments: list[str]) -> int:
     """Run the command; gives its exit status."""
     options = _parser().parse_args(arguments)
     pod = "".join(each for each in options.pod if each.isalnum() or each in "-._")[:253]
-    given = {name: getattr(options, name) for name in Behaviour.__slots__ if name != "pod"}
+    given = {each.name: getattr(options, each.name) for each in fields(Behaviour)}
     try:
-        asyncio.run(Application(_behaviour(given, pod)).run())
+        asyncio.run(Application(Behaviour(**given | {"pod": pod})).run())
     except OSError as error:
         sys.stderr.write(
             f"seamless demo-app: cannot listen on {options.host}:{options.port}: "
@@ -271,10 +272,6 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     return 0
-
-
-def _behaviour(given: dict[str, object], pod: str) -> Behaviour:
-    return Behaviour(**given, pod=pod)  # type: ignore[arg-type]  # argparse has checked them
 
 
 if __name__ == "__main__":

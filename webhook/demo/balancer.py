@@ -4,8 +4,8 @@
            network load balancer do; where that fails, the client's connection is reset
     http   reads requests and hands them on over a connection each, as an ingress does; it answers
            502 where a pod fails and 503 where there is none
-    nat    as tcp, but that an idle connection's end is not carried on: the client hears of it by the
-           reset that its next request meets, as with network load balancers and address translation
+    nat    as tcp, but that an idle connection's end is not carried on: the client hears of it by
+           the reset that its next request meets, as with network load balancers
 
 It tries no second endpoint: what it was told is what it does.
 """

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from webhook.demo import app
 from webhook.demo.balancer import Address, Balancer
@@ -219,7 +219,9 @@ class Stage:
         available = sum(each.pod.available is not None for each in new)
         ended = [each.pod.gone for each in self._pods if not each.new and each.pod.gone is not None]
         gone = max(ended, default=self._done) if not old and self._done is not None else None
-        text = f"{available} of {self.rules.replicas} new pods are available, {len(old)} old ones left"
+        text = (
+            f"{available} of {self.rules.replicas} new pods are available, {len(old)} old ones left"
+        )
         return Progress(text, self._done, gone)
 
     def pods(self) -> Sequence[Pod]:
@@ -236,7 +238,7 @@ class Stage:
         self._thread.join(_STOP_SECONDS)
         self._loop.close()
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -263,7 +265,7 @@ class Stage:
         while len(self._view) < self.rules.replicas or any(
             each.pod.available is None for each in self._pods
         ):
-            await asyncio.sleep(_STEP_SECONDS)
+            await asyncio.sleep(_STEP_SECONDS)  # noqa: ASYNC110 - a step of its own
         await self._listening()
         host, port = await self._balancer.start()
         self.url = f"http://{host}:{port}/order"
@@ -271,7 +273,7 @@ class Stage:
     async def _listening(self) -> None:
         """Wait until each pod answers: a rollout begins from a workload that works."""
         for each in self._pods:
-            while not await _tries(each.address, ""):
+            while not await _tries(each.address, ""):  # noqa: ASYNC110 - polled, as probes are
                 await asyncio.sleep(_STEP_SECONDS)
 
     async def _begin(self) -> None:
@@ -313,9 +315,7 @@ class Stage:
             for _ in range(self.rules.replicas):
                 self._create(new=True)
 
-    def _replace(
-        self, old: list[_Running], new: list[_Running], available: list[_Running]
-    ) -> None:
+    def _replace(self, old: list[_Running], new: list[_Running], available: list[_Running]) -> None:
         """One step of the Deployment controller's rolling update."""
         rules = self.rules
         room = rules.replicas + rules.surge - len(old) - len(new)
@@ -335,9 +335,7 @@ class Stage:
         else:
             address = ("127.0.0.1", _free_port())
         name = f"{self._name}-{'new' if new else 'old'}-{number}"
-        pod = Pod(
-            name, old=not new, created=time.monotonic(), probed=self.rules.probe is not None
-        )
+        pod = Pod(name, old=not new, created=time.monotonic(), probed=self.rules.probe is not None)
         running = _Running(pod, address, new)
         self._pods.append(running)
         running.task = self._loop.create_task(self._live(running))

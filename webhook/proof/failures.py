@@ -3,16 +3,17 @@
 A client sees little: a connection was refused, an answer never came. The API server sees the rest:
 which pod was ready, which was going, when its containers ended. Joined, they give the cause:
 
-    what the client saw                         what was true of the pods            cause
-    502, 503 or 504                             no matter what                       a proxy answered
-    no connection, or reset before an answer    none was ready                       nobody ready
-    no connection, or reset at once on a new    one had stopped, or was stopping     stale endpoint
-    one                                         one had just become ready, and no    new pod too early
-                                                readiness probe had asked it
-    an open connection, cut before the answer   one was killed at the end of its     killed
-                                                grace period just then
-    a kept connection, reset as it was used     one had gone                         kept connection
-    a connection that took the request, then    one was stopping                     cut off in flight
+    what the client saw                        what was true of the pods       cause
+    502, 503 or 504                            no matter what                  a proxy answered
+    no connection, or reset before an answer   none was ready                  nobody ready
+    no connection, or reset at once on a new   one had stopped                 stale endpoint
+    one                                        one had just become ready,      new pod too early
+                                               and no readiness probe had
+                                               asked it
+    an open connection, cut before the answer  one was killed at the end of    killed
+                                               its grace period just then
+    a kept connection, reset as it was used    one had gone                    kept connection
+    a connection that took the request, then   one was stopping                cut off in flight
     closed
 
 Everything else is `unexplained`, and said to be. What decides between a connection whose other end
@@ -25,6 +26,7 @@ Nothing here asks a clock: all times are seconds since the load began.
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -135,6 +137,7 @@ class Scene:
         slack: by how many seconds what is known of pods may be late or early.
         linger: how long after its end somebody may still send to a pod, in seconds.
         young: how long after it became ready a pod may fail to be reached, in seconds.
+        answers: when requests were due that were answered, in order.
     """
 
     pods: Sequence[Pod]
@@ -144,6 +147,7 @@ class Scene:
     slack: float = 1.5
     linger: float = 120.0
     young: float = 60.0
+    answers: Sequence[float] = ()
 
 
 class Cause(enum.StrEnum):
@@ -159,21 +163,23 @@ class Cause(enum.StrEnum):
     UNEXPLAINED = "unexplained"
 
     @property
-    def title(self) -> str:
+    def what(self) -> str:
         """The cause in a few words."""
-        return _TITLES[self][0]
+        return _TOLD[self][0]
 
     @property
     def remedy(self) -> str:
         """The setting, or the change in the application, that mends it."""
-        return _TITLES[self][1]
+        return _TOLD[self][1]
 
 
-_TITLES: Final[Mapping[Cause, tuple[str, str]]] = {
+_TOLD: Final[Mapping[Cause, tuple[str, str]]] = {
     Cause.NEW_POD_TOO_EARLY: (
         "a new pod got requests before it could answer",
-        "a readiness probe that asks what the requests need: readiness-probe: http://:PORT/PATH; "
-        "where load balancers learn late of new pods, min-ready as well",
+        (
+            "a readiness probe that asks what the requests need: readiness-probe: http://:PORT/PATH; "
+            "where load balancers learn late of new pods, min-ready as well"
+        ),
     ),
     Cause.STALE_ENDPOINT: (
         "a pod on its way out was still sent requests",
@@ -181,8 +187,10 @@ _TITLES: Final[Mapping[Cause, tuple[str, str]]] = {
     ),
     Cause.CUT_OFF_IN_FLIGHT: (
         "a request was cut off when the application exited",
-        "have the application finish what it has begun on SIGTERM, and give it time by "
-        "shutdown-time; pre-stop-sleep covers requests shorter than itself",
+        (
+            "have the application finish what it has begun on SIGTERM, and give it time by "
+            "shutdown-time; pre-stop-sleep covers requests shorter than itself"
+        ),
     ),
     Cause.KILLED: (
         "a request was cut off when the grace period ended, by SIGKILL",
@@ -190,8 +198,10 @@ _TITLES: Final[Mapping[Cause, tuple[str, str]]] = {
     ),
     Cause.KEPT_CONNECTION: (
         "a kept connection was used again after its pod's end",
-        "have the application close kept connections on SIGTERM (`Connection: close` in its "
-        "answers, GOAWAY), or the client keep them for less time than pre-stop-sleep",
+        (
+            "have the application close kept connections on SIGTERM (`Connection: close` in its "
+            "answers, GOAWAY), or the client keep them for less time than pre-stop-sleep"
+        ),
     ),
     Cause.NOBODY_READY: (
         "no pod was ready",
@@ -199,8 +209,10 @@ _TITLES: Final[Mapping[Cause, tuple[str, str]]] = {
     ),
     Cause.PROXY: (
         "a proxy answered 502, 503 or 504 in place of a pod",
-        "pre-stop-sleep longer than the proxy takes to forget a pod, min-ready longer than it takes "
-        "to learn of one; have it try another pod where a connection fails",
+        (
+            "pre-stop-sleep: longer than the proxy takes to forget a pod; min-ready: longer than it "
+            "takes to learn of one; have it try another pod where a connection fails"
+        ),
     ),
     Cause.UNEXPLAINED: (
         "nothing that the API server says of the pods explains it",
@@ -211,6 +223,7 @@ _TITLES: Final[Mapping[Cause, tuple[str, str]]] = {
 _PROXY_STATUSES: Final = frozenset({502, 503, 504})
 _AT_ONCE_SECONDS: Final = 0.02
 _SIGKILLED: Final = 137
+_JUST_BEFORE: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +272,19 @@ def _never_taken(failure: Failure) -> bool:
 
 
 def _nobody_ready(failure: Failure, scene: Scene) -> bool:
-    """Tell whether no pod was ready from when it was sent until it failed."""
-    return bool(scene.pods) and not any(
-        pod.serving(moment) for pod in scene.pods for moment in (failure.at, failure.ended)
-    )
+    """Tell whether no pod was ready, or none had been and nobody knew yet of the first that was."""
+    serving = [
+        pod
+        for pod in scene.pods
+        if any(pod.serving(moment) for moment in (failure.at, failure.ended))
+    ]
+    if not serving or not scene.answers:
+        return bool(scene.pods) and not serving
+    back = min(pod.ready for pod in serving if pod.ready is not None)
+    if any(pod.serving(back - _JUST_BEFORE) for pod in scene.pods):
+        return False
+    due = bisect_left(scene.answers, back)
+    return due == len(scene.answers) or scene.answers[due] > failure.at
 
 
 def _not_reached(failure: Failure, scene: Scene) -> Explained:
@@ -324,7 +346,7 @@ def _leaving(failure: Failure, scene: Scene) -> Pod | None:
 
 
 def _stopped(failure: Failure, scene: Scene) -> Pod | None:
-    """Find the pod that had ended by then; one that still sleeps before its SIGTERM refuses none."""
+    """Find the pod that had ended by then: one that sleeps before its SIGTERM refuses none."""
     found = [
         pod
         for pod in scene.pods

@@ -30,7 +30,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping
@@ -50,6 +49,7 @@ MOST_RATE: Final = 2000.0
 MOST_SECONDS: Final = 24 * 3600.0
 CONNECTIONS: Final = ("both", "fresh", "kept")
 _ROUND_SECONDS: Final = 0.25
+_IDLE_SECONDS: Final = 60.0
 _MOST_READ: Final = 16 * 1024 * 1024
 _MOST_TEXT: Final = 200
 _MOST_PODS: Final = 1000
@@ -59,8 +59,6 @@ _BAD_STATUS: Final = 400
 _OWN_ERRORS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 )
-_UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
-_RESETS: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
 
 class JobError(Exception):
@@ -135,10 +133,11 @@ def check(job: Job) -> list[str]:
     share = {"both": 0.5, "fresh": 1.0, "kept": 0.0}[job.connections]
     ports = _ports()
     if ports is not None and job.rate * share * _TIME_WAIT_SECONDS > ports:
-        return [
+        warning = (
             f"{job.rate * share:g} fresh connections a second may use up the {ports} local ports, "
             "as each is held for a minute: where one is missing there is no verdict"
-        ]
+        )
+        return [warning]
     return []
 
 
@@ -219,15 +218,14 @@ class Generator:
     async def run(self) -> None:
         """Send until it is stopped, or for as long as the job says; then wait for what is open."""
         timeout = aiohttp.ClientTimeout(total=self._job.timeout)
-        secure: ssl.SSLContext | bool = True if self._job.verify else False
+        verify = self._job.verify
         async with contextlib.AsyncExitStack() as stack:
             sessions = []
             for kept in (False, True):
-                connector = aiohttp.TCPConnector(
-                    limit=0,
-                    force_close=not kept,
-                    ssl=secure,
-                    **({"keepalive_timeout": 60.0} if kept else {}),
+                connector = (
+                    aiohttp.TCPConnector(limit=0, ssl=verify, keepalive_timeout=_IDLE_SECONDS)
+                    if kept
+                    else aiohttp.TCPConnector(limit=0, ssl=verify, force_close=True)
                 )
                 session = aiohttp.ClientSession(
                     connector=connector,
@@ -275,7 +273,11 @@ class Generator:
                 await asyncio.sleep(0)  # where many are due at once, what is under way goes on
 
     async def _send(
-        self, number: int, at: float, session: aiohttp.ClientSession, kept: bool  # noqa: FBT001
+        self,
+        number: int,
+        at: float,
+        session: aiohttp.ClientSession,
+        kept: bool,  # noqa: FBT001
     ) -> None:
         late = self._now() - at
         self._sent += 1
@@ -368,43 +370,47 @@ def _dumped(failure: Failure) -> dict[str, Any]:
 
 def seen_as(error: BaseException) -> tuple[Kind, str]:
     """Tell what an error of the client's means, and its own words where they say more."""
-    if isinstance(error, _SentTwiceError):
-        return Kind.RESET, "the kept connection was closed as it was used"
-    if isinstance(error, aiohttp.ClientConnectorDNSError) or isinstance(
-        getattr(error, "os_error", None), socket.gaierror
-    ):
-        return Kind.OWN, f"the name was not found: {_brief(error)}"
-    if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
-        return Kind.TLS, _brief(error)
-    if isinstance(error, TimeoutError):
-        return Kind.TIMEOUT, ""
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return Kind.CLOSED, ""
     code = _code(error)
     if code in _OWN_ERRORS:
         return Kind.OWN, os.strerror(code)
-    if code == errno.ECONNREFUSED:
-        return Kind.REFUSED, ""
-    if code in _UNREACHABLE:
-        return Kind.UNREACHABLE, ""
-    if code == errno.ETIMEDOUT:
-        return Kind.TIMEOUT, ""
-    if code in _RESETS:
-        return Kind.RESET, ""
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return Kind.CLOSED, "in the middle of an answer"
-    if isinstance(error, aiohttp.ClientConnectionError):
-        return Kind.CLOSED, _brief(error)
-    return Kind.PROTOCOL, _brief(error)
+    by_code = next((kind for codes, kind in _BY_CODE if code in codes), None)
+    if by_code is not None:
+        return by_code, ""
+    return next(
+        (kind, _brief(error) if told else "")
+        for errors, kind, told in _BY_ERROR
+        if isinstance(error, errors)
+    )
+
+
+_BY_CODE: Final = (
+    ({errno.ECONNREFUSED}, Kind.REFUSED),
+    ({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}, Kind.UNREACHABLE),
+    ({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}, Kind.RESET),
+    ({errno.ETIMEDOUT}, Kind.TIMEOUT),
+)
+# The first that fits.
+_BY_ERROR: Final[
+    tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Kind, bool], ...]
+] = (
+    (_SentTwiceError, Kind.RESET, False),
+    (aiohttp.ClientConnectorDNSError, Kind.OWN, True),
+    ((aiohttp.ClientSSLError, ssl.SSLError), Kind.TLS, True),
+    (TimeoutError, Kind.TIMEOUT, False),
+    (aiohttp.ServerDisconnectedError, Kind.CLOSED, False),
+    (aiohttp.ClientPayloadError, Kind.CLOSED, True),
+    (aiohttp.ClientConnectionError, Kind.CLOSED, True),
+    (BaseException, Kind.PROTOCOL, True),
+)
 
 
 def _code(error: BaseException | None) -> int:
-    """Find the system's error number, in the error or in what it came from."""
+    """Find the system's error number, in the error or in what it came from; those are positive."""
     while error is not None:
         inner = getattr(error, "os_error", None)
         number = getattr(inner, "errno", None) or getattr(error, "errno", None)
-        if number:
-            return int(number)
+        if isinstance(number, int) and number > 0 and not isinstance(error, ssl.SSLError):
+            return number
         error = error.__cause__
     return 0
 

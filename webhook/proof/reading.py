@@ -1,8 +1,8 @@
 """Reads what the load generator reports, line by line, and puts it on this process's clock.
 
 The generator may run on another machine, so its clock says nothing here. Each line says when, in
-seconds since the load began, it was written; it arrives a little later. The smallest difference seen
-is the best guess at when the load began.
+seconds since the load began, it was written; it arrives a little later. The smallest difference
+seen is the best guess at when the load began.
 """
 
 from __future__ import annotations

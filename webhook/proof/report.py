@@ -29,7 +29,7 @@ def text(verdict: Verdict, width: int = 100) -> Iterator[str]:
     yield ""
     yield from draw(
         verdict.scene.pods,
-        [each.failure.ended for each in verdict.explained],
+        [each.failure.at for each in verdict.explained],
         _length(verdict),
         width,
     )
@@ -106,7 +106,7 @@ def _cause_rows(verdict: Verdict) -> list[tuple[str, ...]]:
             (
                 str(count),
                 cause.value,
-                cause.title,
+                cause.what,
                 ", ".join(kinds[:4]),
                 f"{first:.1f} s",
                 f"{last:.1f} s",
@@ -143,7 +143,7 @@ def _phases(verdict: Verdict) -> dict[str, Latencies | None]:
 def _length(verdict: Verdict) -> float:
     rollout = verdict.rollout
     moments = [each for each in (rollout.done, rollout.gone, rollout.began) if each is not None]
-    moments += [each.failure.ended for each in verdict.explained]
+    moments += [each.failure.at for each in verdict.explained]
     return max(moments, default=0.0) + 1
 
 
@@ -203,7 +203,7 @@ def _run(verdict: Verdict) -> dict[str, Any]:
         "rolledOutSeconds": _rounded(_lasted(verdict)),
         "oldPodsGoneSeconds": _rounded(gone),
         "causes": [
-            {"cause": cause.value, "failed": count, "title": cause.title, "remedy": cause.remedy}
+            {"cause": cause.value, "failed": count, "title": cause.what, "remedy": cause.remedy}
             for cause, count in verdict.causes.items()
         ],
         "latencies": {
@@ -264,14 +264,19 @@ th, td { border-bottom: 1px solid #8886; padding: .25rem .75rem .25rem 0; text-a
 """
 
 
+_POLICY: Final = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+)
+
+
 def page(found: Verdict | Comparison) -> str:
     """Give a proof as one HTML page that loads nothing: no script, no font, no image."""
     verdicts = [found] if isinstance(found, Verdict) else [found.without, found.treated]
     title = "Requests lost in a rollout"
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+        _POLICY,
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>",
         _table(summary_rows(verdicts)),
@@ -287,7 +292,7 @@ def _section(verdict: Verdict) -> Iterator[str]:
     yield f'<p class="{verdict.answer.value}">{escape(_result(verdict))}</p>'
     for line in (*(f"no verdict: {each}" for each in verdict.reasons), *_told_durations(verdict)):
         yield f"<p>{escape(line)}</p>"
-    moments = [each.failure.ended for each in verdict.explained]
+    moments = [each.failure.at for each in verdict.explained]
     drawn = draw(verdict.scene.pods, moments, _length(verdict), _PAGE_COLUMNS)
     yield f"<pre>{escape(chr(10).join([*drawn, LEGEND]))}</pre>"
     if verdict.explained:
@@ -297,9 +302,7 @@ def _section(verdict: Verdict) -> Iterator[str]:
 
 
 def _remedies(causes: Mapping[Cause, int]) -> str:
-    items = (
-        f"<li><b>{escape(cause.value)}</b>: {escape(cause.remedy)}</li>" for cause in causes
-    )
+    items = (f"<li><b>{escape(cause.value)}</b>: {escape(cause.remedy)}</li>" for cause in causes)
     return f"<ul>{''.join(items)}</ul>"
 
 

@@ -108,7 +108,9 @@ class LocalSender:
                 pipe.close()
 
     def _said(self) -> str:
-        return " ".join(self._notes.decode(errors="replace").split()).removeprefix("seamless load: ")
+        return " ".join(self._notes.decode(errors="replace").split()).removeprefix(
+            "seamless load: "
+        )
 
     def _read(self, pipe: IO[bytes]) -> None:
         while line := pipe.readline(MOST_LINE):

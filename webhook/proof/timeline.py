@@ -1,9 +1,9 @@
 """Pods over time, drawn in characters: when each served, and when requests failed.
 
-    web-7d4-abcde   ████████████▒▒▒▒▒▒▒▒·····
-    web-59b-fghij               ░░░░████████████
-    failed                        ▂█▃
-                    0         10        20        30 s
+web-7d4-abcde   ████████████▒▒▒▒▒▒▒▒·····
+web-59b-fghij               ░░░░████████████
+failed                        ▂█▃
+0         10        20        30 s
 """
 
 from __future__ import annotations

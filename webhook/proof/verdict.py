@@ -1,7 +1,7 @@
 """What a run under load comes to: counts, causes, latencies, and whether it can be trusted.
 
-A load generator that was late, or out of ports, blames the server for its own faults. Where that may
-be so there is no verdict, and the reasons are named.
+A load generator that was late, or out of ports, blames the server for its own faults. Where that
+may be so there is no verdict, and the reasons are named.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def judge(workload: str, load: Load, scene: Scene, rollout: Rollout) -> Verdict:
             reasons.append(f"the rollout did not end well: {rollout.failed}")
     before, during, after = _phases(load, rollout)
     usual = before.p50 if before else scene.usual
-    scene = replace(scene, usual=usual, answered=load.answered)
+    scene = replace(scene, usual=usual, answered=load.answered, answers=sorted(load.at))
     explained = [explain(each, scene) for each in sorted(theirs, key=lambda each: each.at)]
     answer = Answer.NO_VERDICT if reasons else Answer.LOST if explained else Answer.NONE_LOST
     return Verdict(
