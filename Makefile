@@ -7,7 +7,7 @@ PORT ?= 8443
 HEALTH_PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help drill run test test-compiled e2e lint format bench docs fuzz audit image sbom lock clean
+.PHONY: help demo demo-local drill run test test-compiled e2e lint format bench docs fuzz audit image sbom lock clean
 
 help:  ## tell what each target does
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)$$/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -74,6 +74,12 @@ audit: $(VENV)/audit/installed  ## ask PyPI whether a locked package has a known
 
 drill: $(VENV)/dev  ## roll and kill replicas under load, and count what is lost (about ten minutes)
 	$(BIN)/python benchmarks/drain.py
+
+demo: $(VENV)/runtime  ## roll the four edge cases on your cluster (kubectl's context), and clean up
+	$(BIN)/python scripts/demo.py $(DEMO)
+
+demo-local: $(VENV)/runtime  ## the same on loopback, without a cluster (about two minutes)
+	$(BIN)/python -m webhook.demo.local $(DEMO)
 
 docs: $(VENV)/dev  ## write the docs that are generated
 	$(BIN)/python scripts/docs.py

@@ -420,8 +420,8 @@ def _agree(options: Any, kind: Kind, workload: Json, image: str, copy: Json | No
     if copy is not None:
         lines.append(
             f"it will first make a copy, {copy['metadata']['name']}, with its own Service, restart "
-            "its pods under the same load, and remove it: the copy does all that the workload does, "
-            "such as taking jobs from a queue"
+            "its pods under the same load, and remove it: the copy does whatever the workload "
+            "does, such as taking jobs from a queue"
         )
     for line in lines:
         sys.stderr.write(f"{line}\n")

@@ -34,6 +34,8 @@ _MOST_BODY: Final = 1024 * 1024
 _MOST_HEADERS: Final = 64
 _HEADER_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 75.0
+_ASKED_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.01
 _REASONS: Final = {200: "OK", 400: "Bad Request", 503: "Service Unavailable"}
 
 
@@ -77,10 +79,11 @@ class Application:
         self._behaviour = behaviour
         self._started = False
         self._closing = False
-        self._under_way = 0
+        self._busy: set[asyncio.StreamWriter] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._term = asyncio.Event()
+        # Of each that is open: whether it has carried a request.
         self._connections: dict[asyncio.StreamWriter, bool] = {}
 
     async def run(self) -> None:
@@ -102,14 +105,19 @@ class Application:
         if behaviour.term == "linger":
             self._closing = True
             await asyncio.sleep(behaviour.linger)
-        # What the kernel has accepted for us meanwhile is a client's request, too: it is taken.
-        await asyncio.sleep(0)
         server.close()
         self._closing = True
-        for writer, busy in list(self._connections.items()):
-            if not busy:
+        for writer, answered in list(self._connections.items()):
+            if answered and writer not in self._busy:
                 writer.close()
+        # Whoever has just connected is about to ask: that is the first thing that is done there.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._until_asked(), _ASKED_SECONDS)
         await self._idle.wait()
+
+    async def _until_asked(self) -> None:
+        while not all(self._connections.values()):  # noqa: ASYNC110 - once, at the very end
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _listen(self) -> asyncio.Server:
         return await asyncio.start_server(
@@ -121,7 +129,7 @@ class Application:
             await asyncio.wait_for(self._term.wait(), seconds)
 
     def _terminate(self) -> None:
-        _say(f"SIGTERM: {self._behaviour.term}, {self._under_way} requests under way")
+        _say(f"SIGTERM: {self._behaviour.term}, {len(self._busy)} requests under way")
         if self._behaviour.term == "exit":
             os._exit(0)
         self._term.set()
@@ -136,17 +144,18 @@ class Application:
         except (OSError, ValueError, asyncio.IncompleteReadError, TimeoutError):
             pass  # the client has gone, or speaks no HTTP
         finally:
-            self._busy(writer, busy=False)
+            self._end(writer)
             self._connections.pop(writer, None)
             writer.close()
 
-    def _busy(self, writer: asyncio.StreamWriter, *, busy: bool) -> None:
-        was = self._connections.get(writer, False)
-        self._connections[writer] = busy
-        self._under_way += busy - was
-        if self._under_way:
-            self._idle.clear()
-        else:
+    def _begin(self, writer: asyncio.StreamWriter) -> None:
+        self._connections[writer] = True
+        self._busy.add(writer)
+        self._idle.clear()
+
+    def _end(self, writer: asyncio.StreamWriter) -> None:
+        self._busy.discard(writer)
+        if not self._busy:
             self._idle.set()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -154,7 +163,7 @@ class Application:
         first = await asyncio.wait_for(reader.readline(), _IDLE_SECONDS)
         if not first:
             return False
-        self._busy(writer, busy=True)
+        self._begin(writer)
         method, path, keep = await asyncio.wait_for(_request(first, reader), _HEADER_SECONDS)
         status = 200
         if not self._started:
@@ -167,7 +176,7 @@ class Application:
         keep = keep and not self._closing
         writer.write(self._answer(status, keep=keep))
         await writer.drain()
-        self._busy(writer, busy=False)
+        self._end(writer)
         return keep and not self._closing
 
     def _answer(self, status: int, *, keep: bool) -> bytes:

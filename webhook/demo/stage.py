@@ -262,13 +262,15 @@ class Stage:
     async def _start(self) -> None:
         for _ in range(self.rules.replicas):
             self._create(new=False)
-        while len(self._view) < self.rules.replicas or any(
-            each.pod.available is None for each in self._pods
-        ):
-            await asyncio.sleep(_STEP_SECONDS)  # noqa: ASYNC110 - a step of its own
+        while not self._settled():  # noqa: ASYNC110 - polled, as a controller does
+            await asyncio.sleep(_STEP_SECONDS)
         await self._listening()
         host, port = await self._balancer.start()
         self.url = f"http://{host}:{port}/order"
+
+    def _settled(self) -> bool:
+        known = len(self._view) == self.rules.replicas
+        return known and all(each.pod.available is not None for each in self._pods)
 
     async def _listening(self) -> None:
         """Wait until each pod answers: a rollout begins from a workload that works."""
@@ -354,7 +356,7 @@ class Stage:
         )
         self._later(self._watch(running, running.process))
         if rules.probe is not None:
-            while not await _tries(running.address, rules.probe):
+            while not await _tries(running.address, rules.probe):  # noqa: ASYNC110 - so are probes
                 await asyncio.sleep(min(rules.period, 1.0))
         if not _stays(running):
             return

@@ -177,7 +177,7 @@ _TOLD: Final[Mapping[Cause, tuple[str, str]]] = {
     Cause.NEW_POD_TOO_EARLY: (
         "a new pod got requests before it could answer",
         (
-            "a readiness probe that asks what the requests need: readiness-probe: http://:PORT/PATH; "
+            "a readiness probe that asks what requests need: readiness-probe: http://:PORT/PATH; "
             "where load balancers learn late of new pods, min-ready as well"
         ),
     ),
@@ -210,8 +210,8 @@ _TOLD: Final[Mapping[Cause, tuple[str, str]]] = {
     Cause.PROXY: (
         "a proxy answered 502, 503 or 504 in place of a pod",
         (
-            "pre-stop-sleep: longer than the proxy takes to forget a pod; min-ready: longer than it "
-            "takes to learn of one; have it try another pod where a connection fails"
+            "pre-stop-sleep: longer than the proxy takes to forget a pod; min-ready: longer than "
+            "it takes to learn of one; have it try another pod where a connection fails"
         ),
     ),
     Cause.UNEXPLAINED: (
