@@ -27,6 +27,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import math
 import os
 import resource
 import signal
@@ -199,7 +200,7 @@ class Generator:
         self._write = write
         self._body = job.body.encode()
         self._lines = 0
-        self._due = self._sent = self._late = 0
+        self._sent = self._late = 0
         self._most_late = 0.0
         self._ok: list[tuple[float, float]] = []
         self._failed: list[Failure] = []
@@ -208,11 +209,13 @@ class Generator:
         self._open: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
+        self._ended: tuple[float, ...] = ()
         self._loop = asyncio.get_running_loop()
         self._began = 0.0
 
     def stop(self) -> None:
         """Send no more."""
+        self._ended = (self._now(),)
         self._stopped.set()
 
     async def run(self) -> None:
@@ -263,7 +266,6 @@ class Generator:
                     await asyncio.wait_for(self._stopped.wait(), pause)
                 continue
             lane = lanes[number % len(lanes)]
-            self._due += 1
             self._open[number] = at
             task = self._loop.create_task(self._send(number, at, kept if lane else fresh, lane))
             self._tasks.add(task)
@@ -341,13 +343,18 @@ class Generator:
             await asyncio.sleep(_ROUND_SECONDS)
             self._tell()
 
+    def _due(self, now: float) -> int:
+        """Count what was to be sent by now, whatever was sent."""
+        ends = min(now, self._job.seconds, *self._ended)
+        return math.ceil(ends * self._job.rate)
+
     def _tell(self) -> None:
         now = self._now()
         line = {
             "n": self._lines,
             "now": round(now, 4),
             "upTo": round(min(self._open.values(), default=now), 4),
-            "due": self._due,
+            "due": self._due(now),
             "sent": self._sent,
             "late": self._late,
             "mostLate": round(self._most_late, 4),

@@ -65,7 +65,9 @@ class Load:
     def faults(self) -> list[str]:
         """List why what it saw cannot be trusted."""
         found = list(self.gaps)
-        if self.due and abs(self.sent - self.due) > max(1, RATE_TOLERANCE * self.due):
+        # What is due at this moment, and not late yet, may be under way.
+        tolerance = max(1, self.rate * LATE_SECONDS, RATE_TOLERANCE * self.due)
+        if abs(self.sent - self.due) > tolerance:
             found.append(
                 f"the load generator sent {self.sent} of {self.due} requests that were due: "
                 "expected it to hold its rate within 2 %; use a lower --rate"
