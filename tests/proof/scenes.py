@@ -39,7 +39,5 @@ def load(seconds: float = 30.0, rate: float = 10.0, *failures: Failure, **given:
     """A load that held its rate, and was answered within 0.1 s but for its failures."""
     due = int(seconds * rate)
     at = [number / rate for number in range(due - len(failures))]
-    usual = Load(
-        rate, at, [0.1] * len(at), list(failures), seconds=seconds, due=due, sent=due
-    )
+    usual = Load(rate, at, [0.1] * len(at), list(failures), seconds=seconds, due=due, sent=due)
     return replace(usual, **given)

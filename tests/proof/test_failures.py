@@ -181,7 +181,10 @@ failures = st.builds(
 
 @given(failures, st.lists(pods, max_size=5), st.booleans(), st.floats(0, 2))
 def test_whatever_was_seen_gets_one_cause_and_a_pod_that_was_there(
-    failure: Failure, there: list[Pod], direct: bool, slack: float  # noqa: FBT001
+    failure: Failure,
+    there: list[Pod],
+    direct: bool,  # noqa: FBT001 - hypothesis gives it by position
+    slack: float,
 ) -> None:
     """Times may be missing, or contradict each other: API servers are watched with gaps."""
     where = Scene(there, direct=direct, slack=slack)

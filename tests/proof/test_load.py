@@ -35,7 +35,6 @@ _REQUESTS = 600
 @contextlib.asynccontextmanager
 async def served(handle: Handle) -> AsyncIterator[str]:
     """A server on loopback; gives its URL."""
-
     tasks: set[asyncio.Task[Any]] = set()
 
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -130,7 +129,9 @@ def test_five_hundred_a_second_take_less_than_one_core(application: str) -> None
     due = [round(each * _RATE) for each in sorted(load.at)]
     assert due == list(range(_REQUESTS))
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert spent / _REQUESTS * _RATE < 1.0 + 1.0 * _RATE / _REQUESTS  # its start is a second at most
+    assert (
+        spent / _REQUESTS * _RATE < 1.0 + 1.0 * _RATE / _REQUESTS
+    )  # its start is a second at most
 
 
 def test_half_the_connections_are_fresh_and_half_are_kept() -> None:

@@ -38,7 +38,9 @@ def test_what_was_lost_is_told_with_cause_and_remedy() -> None:
     """Once a cause."""
     told = "\n".join(text(verdict(LOST)))
     assert "2 of 300 requests failed (0.67 %)" in told
-    assert re.search(r"^2 +stale-endpoint +.*refused, timeout +12\.2 s +12\.4 s$", told, re.M)
+    assert re.search(
+        r"^2 +stale-endpoint +.*refused, timeout +12\.2 s +12\.4 s$", told, re.MULTILINE
+    )
     assert told.count("pre-stop-sleep: longer than") == 1
 
 
