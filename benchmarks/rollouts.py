@@ -1,4 +1,4 @@
-"""Roll the demo application on the local stage, patch by patch and lag by lag, and count what is lost.
+"""Roll the demo application on the local stage, patch by patch and lag by lag; count what is lost.
 
 Prints a Markdown table: a row for each manifest, a column for each lag of the balancer. The
 manifest's seconds are played at a fifth of their length; lags and the application's own times are

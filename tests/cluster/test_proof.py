@@ -144,13 +144,14 @@ def test_a_watch_goes_on_after_it_was_broken_off(fake: FakeApi) -> None:
     watch = _Watch(fake.api(), NAMESPACES, "", seen)
     watch.start()
     assert sorted(seen.events) == [("MODIFIED", "a"), ("MODIFIED", "b")]
-    until(lambda: fake.streams == 1)
+    until(lambda: len(fake.asked("GET", watches=True)) == 1)
     named(fake, "c")
     until(lambda: ("ADDED", "c") in seen.events)
     fake.drop_streams()
-    until(lambda: fake.streams == 2)
+    until(lambda: len(fake.asked("GET", watches=True)) == 2)
     named(fake, "d")
     until(lambda: ("ADDED", "d") in seen.events)
+    assert seen.events.count(("ADDED", "c")) == 1
     with fake._changed:
         del fake.objects[NAMESPACES]["a"]
         fake.compact()

@@ -82,6 +82,7 @@ class _Watch:
         self._error: ApiError | None = None
         self._response: Any = None
         self._known: dict[str, Json] = {}
+        self._version: str | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -109,20 +110,20 @@ class _Watch:
 
     def _run(self) -> None:
         backoff = Backoff(first=0.1, most=5.0)
-        version = None
         while not self._stopped.is_set():
             try:
-                if version is None:
-                    version = self._list()
+                if self._version is None:
+                    self._version = self._list()
                     self._synced.set()
-                version = self._follow(version)
+                self._follow(self._version)
                 backoff.succeeded()
             except ApiError as error:
                 if error.status == FORBIDDEN and not self._synced.is_set():
                     self._error = _missing(error, "list and watch", self._path)
                     self._synced.set()
                     return
-                version = None if error.status == GONE else version
+                if error.status == GONE:
+                    self._version = None
                 self._stopped.wait(backoff.failed(error))
 
     def _list(self) -> str:
@@ -137,7 +138,7 @@ class _Watch:
         self._known = there
         return str(mapping(found.get("metadata")).get("resourceVersion") or "0")
 
-    def _follow(self, version: str) -> str:
+    def _follow(self, version: str) -> None:
         query = {
             "watch": "1",
             "labelSelector": self._selector,
@@ -153,7 +154,7 @@ class _Watch:
         )
         try:
             for line in lines(response):
-                version = self._event(orjson.loads(line), time.monotonic()) or version
+                self._event(orjson.loads(line), time.monotonic())
                 if self._stopped.is_set():
                     break
         except (
@@ -169,9 +170,8 @@ class _Watch:
         finally:
             self._response = None
             response.close()
-        return version
 
-    def _event(self, event: Json, now: float) -> str | None:
+    def _event(self, event: Json, now: float) -> None:
         kind, thing = event["type"], event["object"]
         if kind == "ERROR":
             message = f"watch of {self._path}: {mapping(thing).get('message')}"
@@ -183,7 +183,8 @@ class _Watch:
             else:
                 self._known[_uid(thing)] = thing
             self._take(kind, thing, now)
-        return None if version is None else str(version)
+        if version is not None:
+            self._version = str(version)
 
 
 def _uid(thing: Json) -> str:
