@@ -178,10 +178,33 @@ def test_what_a_killed_run_left_behind_is_cleaned_up(place: Shop) -> None:
     place.kubectl("rollout", "status", "deployment/demo-treated", "--timeout=120s")
 
 
+def test_the_demonstration_runs_and_cleans_up(node: Cluster) -> None:
+    """`make demo`: a row for each edge case, and no namespace left."""
+    name = f"{node.new_name()}-demo"
+    image = os.environ["SEAMLESS_E2E_IMAGE"]
+    done = subprocess.run(
+        [sys.executable, "scripts/demo.py", "--image", image, "--namespace", name],
+        cwd=_ROOT,
+        env=node._environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * _SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [each for each in done.stdout.splitlines() if each.startswith("deployment/demo-")]
+    assert [int(each.split()[2]) > 0 for each in rows] == [True, True, True, False]
+    found = node.get(f"/api/v1/namespaces/{name}")
+    assert found is None or found["metadata"]["deletionTimestamp"]
+
+
 def test_compare_rolls_an_untreated_copy_first_and_removes_it(
-    node: Cluster, release: Release
+    node: Cluster, request: pytest.FixtureRequest
 ) -> None:
     """The webhook takes out of the copy what it has injected; Fisher's test says that it helps."""
+    if "SEAMLESS_E2E_KUBECONFIG" not in os.environ:
+        pytest.skip("--compare is not tested: the webhook is installed in SEAMLESS_E2E_KUBECONFIG")
+    release: Release = request.getfixturevalue("release")
     assert node.version == release.cluster.version
     shop = release.cluster.shop()
     shop.kubectl("apply", "-f", "-", given=_manifests((_DEMO / "treated.yaml").read_text()))

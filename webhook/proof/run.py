@@ -105,12 +105,12 @@ def run(
     state = Progress("not begun")
     problem: str | None = None
     interrupted = False
-    sender.start()
     try:
+        sender.start()
         tell(f"sending {sender.reading.load.rate:g} requests a second")
         problem = _sleep(sender, plan.warm, wait)
         if problem is None and not _answered(sender):
-            problem = "the load is not answered, so the workload was not touched"
+            problem = "the load was not answered as it should be, so the workload was not touched"
         if problem is None:
             began = time.monotonic()
             target.restart()
@@ -121,7 +121,8 @@ def run(
         _settle(sender, plan.timeout, wait)
     except KeyboardInterrupt:
         interrupted = True
-        state = target.progress()
+        if began is not None:
+            state = target.progress()
     finally:
         sender.stop()
     rollout = Rollout(began, state.done, state.gone, state.failed)
