@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +15,12 @@ from webhook.demo.stage import StageError, rules
 from webhook.workload import pod_spec
 
 
+@functools.cache
+def admitted(name: str) -> Any:
+    """Give a case's Deployment, as the webhook would admit it."""
+    return local.deployment(local.FOLDER / f"{name}.yaml")
+
+
 @pytest.mark.parametrize("name", local.CASES)
 def test_each_manifest_is_restricted_and_is_played(name: str) -> None:
     """A Deployment and its Service, as the webhook would admit them."""
@@ -20,7 +28,7 @@ def test_each_manifest_is_restricted_and_is_played(name: str) -> None:
     workload, service = yaml.safe_load_all(path.read_text(encoding="utf-8"))
     assert not violations(pod_spec(workload))
     assert service["spec"]["selector"] == workload["spec"]["selector"]["matchLabels"]
-    found = rules(local.deployment(path))
+    found = rules(admitted(name))
     treated = name == "treated"
     assert (found.sleep, found.min_ready, found.unavailable) == (
         (5, 3, 0) if treated else (0, 0, 0)
@@ -31,10 +39,7 @@ def test_each_manifest_is_restricted_and_is_played(name: str) -> None:
 
 def test_the_treated_application_is_the_one_whose_endpoints_are_stale() -> None:
     """Only the webhook's changes differ."""
-    first, second = (
-        rules(local.deployment(local.FOLDER / f"{name}.yaml")).arguments
-        for name in ("stale-endpoints", "treated")
-    )
+    first, second = (rules(admitted(name)).arguments for name in ("stale-endpoints", "treated"))
     assert first == second
 
 

@@ -119,7 +119,7 @@ def test_each_cause_is_named_right_and_closed_by_its_patch(
     assert not mended.failed, mended.causes
 
 
-@pytest.mark.parametrize("lag", [0.1, 0.4, 0.7])
+@pytest.mark.parametrize("lag", [0.2, 0.7])
 def test_all_patches_together_lose_none_whatever_the_lag(lag: float) -> None:
     """As long as the sleep is longer; and the plain manifest loses some."""
     arguments = ("--start", "0.3", "--request", "0.05")

@@ -44,6 +44,14 @@ def test_what_was_lost_is_told_with_cause_and_remedy() -> None:
     assert told.count("pre-stop-sleep: longer than") == 1
 
 
+def test_nothing_that_others_wrote_steers_the_terminal() -> None:
+    """A server's words, or a controller's, may hold anything."""
+    hostile = "\x1b[2J\x07\rnone lost"
+    lost = load(30, 10, fresh(1.0, Kind.PROTOCOL, text=hostile), gaps=[hostile])
+    found = verdict(lost, f"web{hostile}", old(name=hostile), new())
+    assert all(line.isprintable() for line in text(found))
+
+
 def test_a_comparison_tells_both_and_the_chance() -> None:
     """The copy first."""
     told = list(comparison_text(Comparison(verdict(LOST, "copy"), verdict())))

@@ -21,7 +21,12 @@ _MILLISECONDS: Final = 1000
 
 
 def text(verdict: Verdict, width: int = 100) -> Iterator[str]:
-    """Give the lines of a verdict for a terminal."""
+    """Give the lines of a verdict for a terminal: what others wrote cannot steer it."""
+    for line in _lines(verdict, width):
+        yield "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+
+
+def _lines(verdict: Verdict, width: int) -> Iterator[str]:
     yield f"{verdict.workload}: {_result(verdict)}"
     for reason in verdict.reasons:
         yield f"  no verdict: {reason}"
