@@ -191,7 +191,7 @@ def test_the_demonstration_runs_and_cleans_up(node: Cluster) -> None:
         check=False,
         timeout=2 * _SECONDS,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     rows = [each for each in done.stdout.splitlines() if each.startswith("deployment/demo-")]
     assert [int(each.split()[2]) > 0 for each in rows] == [True, True, True, False]
     found = node.get(f"/api/v1/namespaces/{name}")
