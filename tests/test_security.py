@@ -465,8 +465,13 @@ FORBIDDEN = {
 }
 
 
+# They start this very program, by an argument list, on the machine of whoever calls them.
+STARTS_ITSELF = {"webhook/proof/sender.py", "webhook/demo/stage.py"}
+STARTERS = {"system", "Popen", "create_subprocess_exec", "create_subprocess_shell", "popen"}
+
+
 def test_nothing_that_is_sent_can_become_code() -> None:
-    """No evaluation, no pickles, no unsafe YAML, no programs started."""
+    """No evaluation, no pickles, no unsafe YAML, no programs started by what serves."""
     for path in sorted(Path("webhook").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -474,12 +479,15 @@ def test_nothing_that_is_sent_can_become_code() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 names = [node.func.id]
             elif isinstance(node, ast.Attribute):
-                names = [node.attr] if node.attr in {"unsafe_load", "full_load", "system"} else []
+                names = [node.attr] if node.attr in {"unsafe_load", "full_load"} | STARTERS else []
             elif isinstance(node, ast.Import):
                 names = [each.name.partition(".")[0] for each in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [(node.module or "").partition(".")[0]]
-            assert not FORBIDDEN & set(names), f"{path}: {names}"
+            forbidden = FORBIDDEN | STARTERS
+            if path.as_posix() in STARTS_ITSELF:
+                forbidden -= {"subprocess", "Popen", "create_subprocess_exec"}
+            assert not forbidden & set(names), f"{path}: {names}"
 
 
 KNOWN = {"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}

@@ -7,14 +7,16 @@ why. Each is played as `seamless plan` makes it, so the last shows the webhook's
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from webhook.cli import plan
 from webhook.demo.stage import Stage, StageError
 from webhook.proof.failures import Scene
 from webhook.proof.load import Job
@@ -28,7 +30,6 @@ FOLDER: Final = Path(__file__).resolve().parents[2] / "demo"
 CASES: Final = ("no-readiness-probe", "abrupt-stop", "stale-endpoints", "treated")
 _TIMEOUT: Final = 5.0
 _SECOND: Final = 1.0
-_PLAN_SECONDS: Final = 60
 _WARNING: Final = """\
 This is no cluster: real processes stand for pods, and a small balancer on loopback, which hears of
 changes {lag:g} s late, for a Service. Who loses a request is decided by the same rules.
@@ -41,16 +42,12 @@ def deployment(path: Path) -> Json:
     Raises:
         StageError: there is none.
     """
-    done = subprocess.run(  # noqa: S603 - our own program, and no shell
-        [sys.executable, "-P", "-m", "webhook", "plan", str(path), "-o", "yaml"],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=_PLAN_SECONDS,
-    )
-    if done.returncode:
-        raise StageError(" ".join(done.stderr.split()))
-    found = (each for each in yaml.safe_load_all(done.stdout) if isinstance(each, dict))
+    written, said = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(written), contextlib.redirect_stderr(said):
+        status = plan.main([str(path), "-o", "yaml"])
+    if status:
+        raise StageError(" ".join(said.getvalue().split()))
+    found = (each for each in yaml.safe_load_all(written.getvalue()) if isinstance(each, dict))
     for each in found:
         if each.get("kind") == "Deployment":
             return each
@@ -68,8 +65,8 @@ def played(path: Path, *, lag: float, rate: float, mode: str) -> Verdict:
     with Stage(deployment(path), lag=lag, mode=mode) as stage:
         job = Job(stage.url, rate=rate, timeout=_TIMEOUT)
         scene = Scene((), direct=mode != "http", slack=0.1, linger=lag + _SECOND)
-        plan = Plan(path.stem, warm=2, tail=2, timeout=_TIMEOUT, scene=scene)
-        ran = run(LocalSender(job), stage, plan, tell=_tell)
+        how = Plan(path.stem, warm=2, tail=2, timeout=_TIMEOUT, scene=scene)
+        ran = run(LocalSender(job), stage, how, tell=_tell)
     if ran.interrupted:
         raise KeyboardInterrupt
     return ran.verdict
