@@ -32,6 +32,7 @@ from tests.builders import (
     forged,
     hooked,
     namespaces,
+    plain,
     review,
     rolling,
     settings,
