@@ -83,6 +83,8 @@ EXTRA = Mutation(
             default="none",
             takes="a name",
             help="gives the pods a priority class",
+            examples=("high", "very-high"),
+            refused=("High", "a b"),
         ),
     ),
 )
@@ -114,6 +116,8 @@ OF_CONTAINERS = Mutation(
             default="File",
             takes="`File` `FallbackToLogsOnError`",
             help="where a container's last message comes from",
+            examples=("File", "FallbackToLogsOnError"),
+            refused=("file",),
         ),
     ),
 )
@@ -411,8 +415,30 @@ def test_settings_are_the_same_from_every_layer(given: Json, asked: Json) -> Non
         assert decision.applied == by_namespace.applied
 
 
-@pytest.mark.parametrize("name", [each.name for mutation in ALL for each in mutation.settings])
-@pytest.mark.parametrize("bad", ["", "?!", "a//b", "-1//", "\x00"])
+SETTINGS = {each.name: each for mutation in ALL for each in mutation.settings}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_examples_of_each_setting_are_what_it_takes(name: str) -> None:
+    """There are some of both sorts; the built-in value is one that it takes."""
+    setting = SETTINGS[name]
+    assert setting.examples
+    assert setting.refused
+    for text in (*setting.examples, setting.default, "none"):
+        BY.table.parse(name, text)
+    for text in setting.refused:
+        with pytest.raises(InvalidSettingError):
+            BY.table.parse(name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        (name, bad)
+        for name, setting in SETTINGS.items()
+        for bad in ("", "?!", "a//b", "-1//", "\x00", *setting.refused)
+    ],
+)
 def test_a_bad_value_of_each_setting_is_refused(name: str, bad: str) -> None:
     """On the workload and on its template; in a namespace it is skipped."""
     for place in ("says", "template_says"):

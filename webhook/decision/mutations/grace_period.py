@@ -82,6 +82,8 @@ MUTATION: Final[Mutation] = Mutation(
             help="how long the application needs after SIGTERM; the grace period it had where "
             "not set",
             modifies="pre-stop-sleep",
+            examples=("0", "6s", "2m6s", "24h"),
+            refused=("25h", "1d"),
         ),
         Setting(
             "max-grace",
@@ -91,6 +93,8 @@ MUTATION: Final[Mutation] = Mutation(
             takes="duration, up to `24h`",
             help="the longest that the grace period may become: the sleep gives way",
             modifies="pre-stop-sleep",
+            examples=("0", "25s", "43s", "24h"),
+            refused=("25h", "1d"),
         ),
     ),
     settle=settle,

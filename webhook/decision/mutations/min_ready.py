@@ -35,6 +35,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="30s",
             takes="duration, `0` = none",
             help="raises `minReadySeconds` to it",
+            examples=("0", "8", "580s", "1h"),
+            refused=("1h1s", "x"),
         ),
     ),
 )

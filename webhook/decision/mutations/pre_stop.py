@@ -304,6 +304,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="30s",
             takes="duration, `0` = none",
             help="adds a preStop sleep to each regular container that has no preStop",
+            examples=("0", "2", "22s", "1m2s"),
+            refused=("30 s", "1h1s", "-1"),
         ),
         Setting(
             "pre-stop-handler",
@@ -314,6 +316,8 @@ MUTATION: Final[Mutation] = Mutation(
             help="the native `sleep` action where API server and nodes are 1.30 or newer (or "
             "unknown), and for a Rollout where its CRD has it; else `exec: [sleep, N]`",
             modifies="pre-stop-sleep",
+            examples=("auto", "sleep", "exec"),
+            refused=("Sleep",),
         ),
         Setting(
             "pre-stop-containers",
@@ -323,6 +327,8 @@ MUTATION: Final[Mutation] = Mutation(
             takes="container names",
             help="which containers; all regular ones where not set",
             modifies="pre-stop-sleep",
+            examples=("app", "db, web-1 gone"),
+            refused=("App", "a_b"),
         ),
         Setting(
             "pre-stop-existing",
@@ -333,6 +339,8 @@ MUTATION: Final[Mutation] = Mutation(
             help="what happens to a preStop that the user wrote: kept; (exec only) run after the "
             "sleep; or, where it does nothing but sleep, made a native sleep of the same length",
             modifies="pre-stop-sleep",
+            examples=("keep", "chain", "native"),
+            refused=("chained",),
         ),
     ),
 )

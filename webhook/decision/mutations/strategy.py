@@ -121,6 +121,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="keep",
             takes="`keep` `surge`",
             help="`surge`: `maxUnavailable: 0`, and `maxSurge` at least 1",
+            examples=("keep", "surge"),
+            refused=("rolling",),
         ),
     ),
     settle=settle,
