@@ -229,8 +229,11 @@ timeoutSeconds: {{ .Values.webhook.timeoutSeconds }}
 - name: not-being-deleted
   expression: "!has(object.metadata.deletionTimestamp)"
 {{- if has "Rollout" .Values.kinds }}
-# A Rollout with a workloadRef has no pod template of its own: its Deployment is sent.
+# A Rollout with a workloadRef has no pod template of its own: its Deployment is sent. One that has
+# a record is sent all the same, so that what was injected can leave.
 - name: own-template
-  expression: "!has(object.spec) || !has(object.spec.workloadRef) || object.spec.workloadRef == null || object.spec.workloadRef == {}"
+  expression: |-
+    !has(object.spec) || !has(object.spec.workloadRef) || object.spec.workloadRef == null || object.spec.workloadRef == {} ||
+    {{- include "seamless-rollouts.recorded" . | nindent 4 }}
 {{- end }}
 {{- end }}
