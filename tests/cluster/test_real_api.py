@@ -14,10 +14,11 @@ import pytest
 
 from tests.cluster.fake_api import CONFIGURATIONS, NAMESPACES, until
 from tests.realapi import RealApi, real_api
+from webhook.cli import serve
+from webhook.cli.startup import Parts, read
 from webhook.cluster.authority import Lifetimes, SelfManagedCertificates, put_right
 from webhook.cluster.client import JSON_PATCH, Api, ApiError, Backoff, connect
 from webhook.cluster.namespaces import NamespaceWatch
-from webhook.cluster.session import ClusterSession, Options
 from webhook.cluster.trust import entries, read_configuration
 from webhook.decision.mutations import MUTATIONS
 from webhook.decision.settings import Table
@@ -288,7 +289,9 @@ OWN_RULES = [
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
-def test_a_session_is_ready_with_the_least_rights(api: Api, real_api: RealApi) -> None:
+def test_a_session_is_ready_with_the_least_rights(
+    api: Api, real_api: RealApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Namespaces to read, one Secret, one configuration: what `docs/certificates.md` lists."""
     make(api, NAMESPACES, "least")
     configuration(api, "least", "https://127.0.0.1:9443/mutate")
@@ -305,23 +308,27 @@ def test_a_session_is_ready_with_the_least_rights(api: Api, real_api: RealApi) -
     token = api.request(
         "POST", f"{NAMESPACES}/least/serviceaccounts/webhook/token", body={"spec": {}}
     )
-    options = Options(
-        kubeconfig=real_api.write_kubeconfig("least", {"token": token["status"]["token"]}),
-        namespace="least",
-        ca_secret="ca",  # noqa: S106 - a name
-        webhook_configuration="least",
-        service="webhook",
+    kubeconfig = real_api.write_kubeconfig("least", {"token": token["status"]["token"]})
+    monkeypatch.setenv("POD_NAMESPACE", "least")
+    given = serve._parser().parse_args(
+        [
+            f"--kubeconfig={kubeconfig}",
+            "--ca-secret=ca",
+            "--webhook-configuration=least",
+            "--service=webhook",
+        ]
     )
-    session = ClusterSession(options, TABLE.namespace)
-    assert session.problems()
-    session.start()
+    parts = Parts(read(given))
+    known = parts.known
+    assert parts.problems()
+    parts.start()
     try:
-        until(lambda: not session.problems() and session.cluster().server)
-        assert session.lookup("least") is not None
-        assert session.fetch("default", 2.0) is not None
-        assert (session.cluster().server or (0, 0)) >= (1, 28)
-        names = set(session.metrics())
+        until(lambda: not parts.problems() and known.cluster().server)
+        assert known.lookup("least") is not None
+        assert known.fetch("default", 2.0) is not None
+        assert (known.cluster().server or (0, 0)) >= (1, 28)
+        names = set(parts.metrics())
         assert "seamless_namespaces_age_seconds" in names
         assert "seamless_ca_expiry_timestamp_seconds" in names
     finally:
-        session.stop()
+        parts.stop()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhook.cli.manifests import dump, read
-from webhook.decision.printable import harmful, json_text, printable, yaml_text
+from webhook.decision.printable import harmful, json_text, printable, summarise, yaml_text
 
 CI_COMMANDS = (
     "::error file=app.py,line=1::forged",
@@ -125,3 +125,12 @@ def test_yaml_stays_the_same_data(content: dict[str, object]) -> None:
     assert_safe(text)
     (document,) = read(text, "x")
     assert document.content == content
+
+
+@pytest.mark.parametrize(
+    ("texts", "summary"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a; b"), (["a", "b", "c"], "a; b; and 1 more")],
+)
+def test_a_summary_names_the_first_and_counts_the_rest(texts: list[str], summary: str) -> None:
+    """However many there are."""
+    assert summarise(texts, 2) == summary

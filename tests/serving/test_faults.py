@@ -1,7 +1,7 @@
 """What goes wrong around the webhook, and what becomes of deployments then.
 
 `docs/runbook.md` has a row for each fault. Those of the cluster's own making (no API server later
-on, a watch that goes silent) are in tests/cluster/test_session.py and test_namespaces.py.
+on, a watch that goes silent) are in tests/cli/test_startup.py and tests/cluster/test_namespaces.py.
 """
 
 from __future__ import annotations

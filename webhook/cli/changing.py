@@ -1,4 +1,4 @@
-"""What `seamless backfill` and `seamless revert` share: options, a preview, a run, what is told."""
+"""What `seamless backfill` and `seamless revert` share: options, a preview, a run, its report."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from webhook.rollout.progress import Progress
 from webhook.rollout.window import Window, window
 
 EXIT: Final = """\
-exit status: 0 done, and what was deferred is told; 1 a rollout failed, it was interrupted, or the
+exit status: 0 done, and what was deferred is listed; 1 a rollout failed, it was interrupted, or the
 cluster refused; 2 wrong use or bad input"""
 _BAD_REQUEST: Final = 400
 _MOST_AT_ONCE: Final = 100
@@ -173,11 +173,11 @@ def _run(command: Command, options: Any, connect: Callable[[str | None], Api], c
     output.plan(found_to_do, applied=options.apply)
     if not options.apply:
         return 0
-    told = found.present and admission is not None and command.needs_webhook_patching
+    agrees = found.present and command.needs_webhook_patching
     rollout_options = replace(
         rollout_options,
         webhook=found.present,
-        decided_by=decided_by(admission.digest) if admission is not None and told else None,
+        decided_by=decided_by(admission.digest) if admission is not None and agrees else None,
         agree_seconds=_agree_seconds(getattr(options, "webhook_timeout", "0")),
     )
     refresh = (lambda _name: None) if admission is None else namespaces.refresh
@@ -326,7 +326,7 @@ def _asked_by_signals(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# --- telling -------------------------------------------------------------------------------------
+# --- reporting -----------------------------------------------------------------------------------
 
 
 def _many(number: int, what: str) -> str:
@@ -360,7 +360,7 @@ class _Output(Reporter):
 
     @contextlib.contextmanager
     def live(self, found: Plan) -> Iterator[Reporter]:
-        """Give what is told of the run while it lasts."""
+        """Give what reports the run while it lasts."""
         del found
         yield self
 
@@ -454,10 +454,10 @@ class _Text(_Output):
         sys.stdout.write("\n")
         self._table(rows)
         counts = Counter(each.result for each in [*doing.outcomes, *found.deferred])
-        told = [f"{counts[result]} {result}" for result in Result if counts[result]]
+        parts = [f"{counts[result]} {result}" for result in Result if counts[result]]
         if doing.not_begun:
-            told.append(f"{doing.not_begun} not begun")
-        self._line(", ".join(told) or "there was nothing to do")
+            parts.append(f"{doing.not_begun} not begun")
+        self._line(", ".join(parts) or "there was nothing to do")
         for text in _how_to_go_on(self.program, doing):
             self._line(text)
 

@@ -10,7 +10,6 @@ ever waits for an Event.
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -21,20 +20,18 @@ from urllib.parse import quote
 
 from webhook.background import Background
 from webhook.cluster.client import METADATA, NOT_FOUND, Api, ApiError, Json
+from webhook.cluster.event_body import event_body, events_path, micro_time
 from webhook.decision.admission import Answer
 from webhook.decision.workload import KINDS, Kind
 
 log = logging.getLogger("webhook")
 
 CONTROLLER: Final = "seamless-rollouts.dev/webhook"
-_EVENTS: Final = "/apis/events.k8s.io/v1/namespaces/{}/events"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _ROUND_SECONDS: Final = 5.0
 _A_ROUND: Final = 50
 _NOTED: Final = 1000
 _REMEMBERED: Final = 1000
-_LONGEST_NOTE: Final = 1024
-_LONGEST_NAME: Final = 230  # leaves room for what makes an Event's name its own
 _LONGEST_INSTANCE: Final = 128
 _REQUEST_SECONDS: Final = 5.0
 
@@ -157,28 +154,24 @@ class Events:
         }
 
     def _create(self, note: Note, count: int, regarding: Json, now: datetime) -> _Written:
-        name = f"{note.name[:_LONGEST_NAME]}.{secrets.token_hex(8)}"
-        event: Json = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": name, "namespace": note.namespace},
-            "eventTime": _micro_time(now),
-            "reportingController": CONTROLLER,
-            "reportingInstance": self._instance,
-            "action": "Admission",
-            "reason": note.reason,
-            "regarding": regarding,
-            "note": note.text[:_LONGEST_NOTE],
-            "type": note.type,
-        }
+        event = event_body(
+            regarding,
+            now,
+            controller=CONTROLLER,
+            instance=self._instance,
+            action="Admission",
+            reason=note.reason,
+            note=note.text,
+            warning=note.type == "Warning",
+        )
         if count > 1:
             event["series"] = _series(count, now)
-        path = _EVENTS.format(quote(note.namespace, safe=""))
+        path = events_path(note.namespace)
         self._api.request("POST", path, body=event, timeout=_REQUEST_SECONDS)
-        return _Written(name, regarding["uid"], count)
+        return _Written(event["metadata"]["name"], regarding["uid"], count)
 
     def _count_up(self, note: Note, known: _Written, now: datetime) -> bool:
-        path = f"{_EVENTS.format(quote(note.namespace, safe=''))}/{quote(known.name, safe='')}"
+        path = f"{events_path(note.namespace)}/{quote(known.name, safe='')}"
         body = {"series": _series(known.count, now)}
         try:
             self._api.request(
@@ -222,8 +215,4 @@ def _camel_case(code: str) -> str:
 
 
 def _series(count: int, now: datetime) -> Json:
-    return {"count": count, "lastObservedTime": _micro_time(now)}
-
-
-def _micro_time(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {"count": count, "lastObservedTime": micro_time(now)}

@@ -14,7 +14,6 @@ What goes wrong, and what is done:
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -35,6 +34,7 @@ from webhook.cluster.client import (
     Backoff,
     Json,
 )
+from webhook.cluster.event_body import event_body, events_path
 from webhook.cluster.version import (
     CRD_GROUP,
     CRD_RESOURCE,
@@ -51,7 +51,6 @@ PAGE: Final = 250
 _TRIES: Final = 8  # about a minute
 _WORTH_TELLING: Final = 2
 _SERVER_ERRORS: Final = 500
-_LONGEST_NOTE: Final = 1024
 _CONTROLLER: Final = "seamless-rollouts.dev/"
 # Several clients may be at work; each waits for a patch that passes through webhooks.
 _DRY_RUN: Final = {"dryRun": "All"}
@@ -276,30 +275,26 @@ class Workloads:
             ApiError: it was not written.
         """
         metadata = mapping(workload.get("metadata"))
-        namespace, name = str(metadata.get("namespace")), str(metadata.get("name"))
-        when = self._api.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        # Its own name makes a second try one that the API server knows again.
-        event = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": f"{name[:230]}.{secrets.token_hex(8)}", "namespace": namespace},
-            "eventTime": when,
-            "reportingController": _CONTROLLER + manager,
-            "reportingInstance": manager,
-            "action": action,
-            "reason": reason,
-            "regarding": {
-                "apiVersion": kind.api_version,
-                "kind": kind.name,
-                "namespace": namespace,
-                "name": name,
-                "uid": metadata.get("uid"),
-                "resourceVersion": metadata.get("resourceVersion"),
-            },
-            "note": note[:_LONGEST_NOTE],
-            "type": "Warning" if warning else "Normal",
+        namespace = str(metadata.get("namespace"))
+        regarding = {
+            "apiVersion": kind.api_version,
+            "kind": kind.name,
+            "namespace": namespace,
+            "name": str(metadata.get("name")),
+            "uid": metadata.get("uid"),
+            "resourceVersion": metadata.get("resourceVersion"),
         }
-        path = f"/apis/events.k8s.io/v1/namespaces/{_quoted(namespace)}/events"
+        event = event_body(
+            regarding,
+            self._api.now(),
+            controller=_CONTROLLER + manager,
+            instance=manager,
+            action=action,
+            reason=reason,
+            note=note,
+            warning=warning,
+        )
+        path = events_path(namespace)
         try:
             self._ask("POST", path, "events.k8s.io", "events", body=event)
         except ApiError as error:

@@ -35,6 +35,7 @@ from webhook.decision.mutations.model import (
 )
 from webhook.decision.outcomes import SkipReason, WarningCode
 from webhook.decision.partial import OldObject, alike
+from webhook.decision.printable import summarise
 from webhook.decision.record import NO_RECORD, Ledger, Record
 from webhook.decision.review import InvalidReviewError, Request
 from webhook.decision.settings import (
@@ -581,9 +582,7 @@ def _runs_other_images(old: OldObject, workload: Json) -> bool:
 
 def _told(problems: Sequence[Problem]) -> str | None:
     """Name the first few problems, and how many more there are."""
-    more = len(problems) - _TOLD
-    told = "; ".join(map(str, problems[:_TOLD]))
-    return f"{told}; and {more} more" if more > 0 else told or None
+    return summarise(list(map(str, problems)), _TOLD) or None
 
 
 def _left_alone(workload: Json) -> SkipReason | None:

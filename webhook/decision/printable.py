@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Final
 
 _ELLIPSIS: Final = "\N{HORIZONTAL ELLIPSIS}"
@@ -82,3 +83,9 @@ def _yaml_escape(character: str) -> str:
     if code <= 0xFF:  # noqa: PLR2004 - the three lengths that YAML has
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+
+
+def summarise(texts: Sequence[str], most: int, separator: str = "; ", last: str = "; and ") -> str:
+    """Join the first few texts, and say how many more there are: `a; b; and 3 more`."""
+    more = len(texts) - most
+    return separator.join(texts[:most]) + (f"{last}{more} more" if more > 0 else "")

@@ -27,6 +27,7 @@ import msgspec
 from webhook.decision.admission import Admission, Decision
 from webhook.decision.draft import Draft, identical
 from webhook.decision.outcomes import SkipReason
+from webhook.decision.printable import summarise
 from webhook.decision.record import Record
 from webhook.decision.review import GroupVersionKind, Request, read_old
 from webhook.decision.settings import INJECT, PREFIX, RECORD
@@ -255,9 +256,7 @@ def _refusal(admission: Admission, kind: Kind, workload: Json) -> str | None:
     pod_template = _without_record(template(workload))
     created = {**created, "spec": {**spec, "template": pod_template}}
     refused = admission.decide(request(kind, created, "CREATE")).refused
-    more = len(refused) - _SHOWN
-    text = "; ".join(map(str, refused[:_SHOWN]))
-    return f"{text}; and {more} more" if more > 0 else text or None
+    return summarise(list(map(str, refused)), _SHOWN) or None
 
 
 def _without_record(owner: Json) -> Json:
@@ -305,5 +304,4 @@ _RECORD: Final = "/" + RECORD.replace("/", "~1")
 
 def _paths(decision: Decision) -> str:
     paths = [str(operation["path"]) for operation in decision.operations]
-    more = len(paths) - _SHOWN
-    return ", ".join(paths[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return summarise(paths, _SHOWN, ", ", " and ")
