@@ -12,8 +12,9 @@ from typing import Final
 
 from setuptools import setup
 
-# All of it, but for what pydantic and msgspec build their own machine code from at run time.
-_AS_IT_IS: Final = {"configuration.py", "review.py"}
+# All of it, but for what pydantic and msgspec build their own machine code from at run time, and
+# enums, of which there is nothing to compile.
+_AS_IT_IS: Final = {"configuration.py", "outcomes.py", "review.py"}
 COMPILED: Final = sorted(
     str(path) for path in Path("webhook/decision").rglob("*.py") if path.name not in _AS_IT_IS
 )

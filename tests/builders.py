@@ -343,10 +343,13 @@ def request_of(content: Json, by: Admission = DEFAULT) -> Request:
 def decide(given: Json, old: Json | None = None, by: Admission = DEFAULT, **more: Any) -> Decision:
     """Decide about a workload, and see that what must always hold does hold."""
     decision = by.decide(request_of(review(given, old, **more), by))
+    if decision.result is None:
+        return decision
+    result = canonical(decision.result)
     patched = apply(copy.deepcopy(given), decision.operations)
-    if decision.result is not None:
-        assert canonical(patched) == canonical(decision.result), "the patch gives another object"
-    return decision
+    assert canonical(patched) == result, "the patch gives another object"
+    # Tests look at what nobody reads, too.
+    return decision._replace(result=json.loads(result))
 
 
 def apply(given: Json, operations: Sequence[Json]) -> Json:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from tests.builders import API_VERSIONS, KINDS, NAMESPACE, PREFIX, STRATEGY_KEY, Json
+from webhook.decision.mutations import MUTATIONS
 
 NAMES: Final = ("app", "web-1", "db", "a", "x" * 63)
 TEXTS: Final = st.one_of(
@@ -229,20 +230,9 @@ def pods(draw: st.DrawFn, *, duplicates: bool = False) -> Json:
 # --- settings ------------------------------------------------------------------------------------
 
 SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
-    "pre-stop-sleep": ("0", "2", "22s", "1m2s", "none"),
-    "pre-stop-handler": ("auto", "sleep", "exec", "none"),
-    "pre-stop-containers": ("app", "db, web-1 gone", "none"),
-    "pre-stop-existing": ("keep", "chain", "native", "none"),
-    "shutdown-time": ("0", "6s", "2m6s", "24h", "none"),
-    "max-grace": ("0", "25s", "43s", "24h", "none"),
-    "min-ready": ("0", "8", "580s", "1h", "none"),
-    "readiness-gates": ("example.com/ours", "Ours example.com/own", "none"),
-    "precheck": ("db:5432", "http://api/a?b=%20 dns://db", "none"),
-    "precheck-require": ("all", "any", "9", "none"),
-    "precheck-timeout": ("0", "2m", "none"),
-    "precheck-resources": ("50m/32Mi", "2/1Gi", "none"),
-    "readiness-probe": ("http://:web/health", "tcp://:5432", "grpc://:9000", "none"),
-    "strategy": ("keep", "surge", "none"),
+    setting.name: (*setting.examples, "none")
+    for mutation in MUTATIONS
+    for setting in mutation.settings
 }
 
 

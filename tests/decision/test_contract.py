@@ -9,6 +9,7 @@ passes every test below without a line of its own.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.builders import (
     EXEC_QUIT,
     KINDS,
     OLD_SERVER,
+    RECORD,
     WINDOWS,
     Json,
     admission,
@@ -31,7 +33,9 @@ from tests.builders import (
     namespaces,
     pod_of,
     record_of,
+    request_of,
     response,
+    review,
     rolling,
     sidecar,
     template_of,
@@ -41,10 +45,12 @@ from tests.builders import (
 )
 from tests.decision.apiserver import fill_in
 from tests.decision.validation import complaints
-from webhook.decision.draft import Draft, Field
+from webhook.decision.draft import TEMPLATE, Draft, Field
 from webhook.decision.mutations import MUTATIONS
 from webhook.decision.mutations.model import Mutation, Situation
-from webhook.decision.settings import InvalidSettingError, Setting
+from webhook.decision.partial import UndeclaredReadError
+from webhook.decision.settings import InvalidSettingError, Setting, one_of
+from webhook.decision.workload import containers, items, mapping, native_sleep
 
 # --- what a newcomer writes: one file ------------------------------------------------------------
 
@@ -77,13 +83,48 @@ EXTRA = Mutation(
             default="none",
             takes="a name",
             help="gives the pods a priority class",
+            examples=("high", "very-high"),
+            refused=("High", "a b"),
         ),
     ),
 )
 
-# --- and one line: the tuple ---------------------------------------------------------------------
+# --- another, of a field in a container that the API server fills in -----------------------------
 
-ALL = (*MUTATIONS, EXTRA)
+MESSAGE = Field(
+    ("spec", "containers", "*", "terminationMessagePolicy"), "message-policy", stored="File"
+)
+
+
+def set_message_policy(draft: Draft, situation: Situation) -> None:
+    """Have the last lines of a log say why a container ended, where nothing else does."""
+    if situation["message-policy"].value != "FallbackToLogsOnError":
+        return
+    for each in containers(draft.root):
+        if each.get("terminationMessagePolicy") in (None, "File"):
+            draft.inject(MESSAGE, "FallbackToLogsOnError", name=each["name"])
+
+
+OF_CONTAINERS = Mutation(
+    apply=set_message_policy,
+    fields=(MESSAGE,),
+    settings=(
+        Setting(
+            "message-policy",
+            one_of("File", "FallbackToLogsOnError"),
+            off="File",
+            default="File",
+            takes="`File` `FallbackToLogsOnError`",
+            help="where a container's last message comes from",
+            examples=("File", "FallbackToLogsOnError"),
+            refused=("file",),
+        ),
+    ),
+)
+
+# --- and one line each: the tuple ----------------------------------------------------------------
+
+ALL = (*MUTATIONS, EXTRA, OF_CONTAINERS)
 
 # What each mutation is asked for, and by what; a new mutation adds its line here or shares one.
 ASKS: dict[str, Json] = {
@@ -99,6 +140,7 @@ ASKS: dict[str, Json] = {
     "readiness-probe": {"readiness-probe": "tcp://:8080"},
     "strategy": {"strategy": "surge"},
     "priority-class": {"priority-class": "high"},
+    "message-policy": {"message-policy": "FallbackToLogsOnError"},
     "everything": {
         "pre-stop-sleep": "22s",
         "pre-stop-existing": "chain",
@@ -109,6 +151,7 @@ ASKS: dict[str, Json] = {
         "readiness-probe": "tcp://:8080",
         "strategy": "surge",
         "priority-class": "high",
+        "message-policy": "FallbackToLogsOnError",
     },
 }
 PLAIN = worker("app", ports=[{"containerPort": 8080}])
@@ -254,6 +297,105 @@ def test_inherited_settings_wait_for_the_next_rollout(given: Json, asked: Json) 
 
 @fixtures
 @asks
+def test_what_was_patched_offline_restarts_nothing_when_it_is_sent_again(
+    given: Json, asked: Json
+) -> None:
+    """A record made before the API server filled anything in is as good as one made after it."""
+    plain = asking(given, asked)
+    manifest = after(plain, None, BY)
+    stored = fill_in(after(fill_in(manifest), None, BY))
+    for sent in (manifest, plain):
+        decision = decide(fill_in(sent), stored, BY)
+        assert not decision.restarts
+        assert canonical(template_of(decision.result)) == canonical(template_of(stored))
+
+
+@fixtures
+@asks
+def test_a_dropped_map_of_annotations_restarts_nothing(given: Json, asked: Json) -> None:
+    """As `kubectl apply` drops it with a manifest's last annotation: the old record counts."""
+    inherited = admission({"defaults": asked}, mutations=ALL)
+    stored = fill_in(after(fill_in(given), None, inherited))
+    sent = changed(stored, "spec", "template", "metadata", "annotations", to=None)
+    if (template_of(stored)["metadata"].get("annotations") or {}).keys() == {RECORD}:
+        decision = decide(sent, stored, inherited)
+        assert not decision.restarts
+        assert canonical(template_of(decision.result)) == canonical(template_of(stored))
+
+
+@fixtures
+@asks
+def test_a_rollback_brings_its_own_record_and_settles(given: Json, asked: Json) -> None:
+    """The template of an earlier revision, over one that was made under other settings."""
+    first = fill_in(after(fill_in(given), None, admission({"defaults": asked}, mutations=ALL)))
+    image = ("spec", "template", "spec", "containers", 0, "image")
+    second = fill_in(after(changed(first, *image, to="new:2"), first, BY))
+    sent = changed(second, "spec", "template", to=template_of(first))
+    decision = decide(sent, second, BY)
+    assert not decision.refused
+    assert complaints(decision.result) <= complaints(fill_in(given))
+    assert not decide(decision.result, decision.result, BY).operations
+    plain = fill_in(after(decision.result, None, WITHDRAWN))
+    assert canonical(pod_of(plain)) == canonical(pod_of(fill_in(given)))
+
+
+@fixtures
+@asks
+def test_audit_mode_says_what_it_would_do_and_patches_nothing(given: Json, asked: Json) -> None:
+    """By the names of the settings."""
+    sent = asking(given, asked)
+    applied = ", ".join(decide(sent, None, BY).applied)
+    found = response(sent, by=admission({"mode": "audit"}, mutations=ALL))
+    assert found["allowed"] is True
+    assert "patch" not in found
+    if applied:
+        expected = {"skipped": f"audit mode, would apply: {applied}"}
+        assert found["auditAnnotations"] == expected
+
+
+def test_reading_what_nobody_declares_raises_and_names_it() -> None:
+    """In compiled code as in the source, whether a mapping, a list or a word is expected."""
+    readers: tuple[Callable[[Json], object], ...] = (
+        lambda each: each["securityContext"].get("runAsUser"),
+        lambda each: bool(each["env"]),
+        lambda each: each["imagePullPolicy"] == "Always",
+        lambda each: [*each["args"]],
+        lambda each: len(each["args"]),
+        lambda each: "--a" in each["args"],
+        lambda each: str(each["imagePullPolicy"]),
+        lambda each: mapping(each["securityContext"]),
+        lambda each: items(each["env"]),
+        lambda each: native_sleep({"lifecycle": each["securityContext"]}),
+    )
+    unread = {
+        "securityContext": {"runAsUser": 1},
+        "env": [{"name": "A", "value": "b"}],
+        "imagePullPolicy": "Always",
+        "args": ["--a"],
+    }
+    (found,) = pod_of(request_of(review(deployment(container(**unread))), BY).object)["containers"]
+    for read in readers:
+        message = (
+            r"spec\.template\.spec\.containers\[\*\]\.\w+ is not decoded: declare it in `reads`"
+        )
+        with pytest.raises((UndeclaredReadError, TypeError), match=message):
+            read(found)
+
+
+def test_what_a_mutation_declares_to_read_is_decoded() -> None:
+    """Its fields, and whatever else it names."""
+    reads = ((*TEMPLATE, "spec", "containers", "*", "env"), ("spec", "selector", "matchLabels"))
+    by = admission(mutations=(dataclasses.replace(OF_CONTAINERS, reads=reads),))
+    sent = deployment(container(env=[{"name": "A"}], terminationMessagePolicy="File"))
+    read = request_of(review(sent), by).object
+    (found,) = pod_of(read)["containers"]
+    assert found["env"] == [{"name": "A"}]
+    assert found["terminationMessagePolicy"] == "File"
+    assert read["spec"]["selector"] == sent["spec"]["selector"]
+
+
+@fixtures
+@asks
 def test_settings_are_the_same_from_every_layer(given: Json, asked: Json) -> None:
     """Of the template, the namespace and the configuration, for a workload that serves."""
     serving = (
@@ -273,8 +415,30 @@ def test_settings_are_the_same_from_every_layer(given: Json, asked: Json) -> Non
         assert decision.applied == by_namespace.applied
 
 
-@pytest.mark.parametrize("name", [each.name for mutation in ALL for each in mutation.settings])
-@pytest.mark.parametrize("bad", ["", "?!", "a//b", "-1//", "\x00"])
+SETTINGS = {each.name: each for mutation in ALL for each in mutation.settings}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_examples_of_each_setting_are_what_it_takes(name: str) -> None:
+    """There are some of both sorts; the built-in value is one that it takes."""
+    setting = SETTINGS[name]
+    assert setting.examples
+    assert setting.refused
+    for text in (*setting.examples, setting.default, "none"):
+        BY.table.parse(name, text)
+    for text in setting.refused:
+        with pytest.raises(InvalidSettingError):
+            BY.table.parse(name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        (name, bad)
+        for name, setting in SETTINGS.items()
+        for bad in ("", "?!", "a//b", "-1//", "\x00", *setting.refused)
+    ],
+)
 def test_a_bad_value_of_each_setting_is_refused(name: str, bad: str) -> None:
     """On the workload and on its template; in a namespace it is skipped."""
     for place in ("says", "template_says"):

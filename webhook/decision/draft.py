@@ -120,6 +120,19 @@ def release_unchanged(current: Any, injection: Injection) -> Any:
     return injection.was if identical(current, injection.value) else KEEP
 
 
+def raised_from(least: int | None = None) -> Callable[[Any, Any], bool]:
+    """Make the `plausible` of a number that is only ever raised, from `least` or more."""
+
+    def plausible(value: Any, was: Any) -> bool:
+        if type(value) is not int:
+            return False
+        return was in NOTHING or (
+            type(was) is int and was < value and (least is None or least <= was)
+        )
+
+    return plausible
+
+
 @dataclass(frozen=True, eq=False)
 class Field:
     """A place that a mutation writes, and how what was written there is taken back.
@@ -199,12 +212,13 @@ class Draft:
     `original` is what was given and is never written to; `root` is the draft; `baseline` what
     the user wrote, once the recorded injections are out. `injected` gives the setting of each
     injection, `records` the entry of each for the ledger, by whether it lies in the pod template;
-    `taken` what stood where a recorded injection was taken out.
+    `taken` what stood where a recorded injection was taken out; `published` what a mutation tells
+    those after it.
     """
 
     __slots__ = (
         *("_own", "_places", "_recorded", "_steps", "_trail", "alerts", "baseline", "injected"),
-        *("original", "records", "root", "taken"),
+        *("original", "published", "records", "root", "taken"),
     )
 
     def __init__(self, original: dict[str, Any]) -> None:
@@ -214,6 +228,7 @@ class Draft:
         self.injected: dict[tuple[Field, str | None], str] = {}
         self.records: dict[bool, dict[str, Any]] = {True: {}, False: {}}
         self.taken: dict[tuple[Field, str | None], Any] = {}
+        self.published: dict[str, Any] = {}
         self.alerts: list[Alert] = []
         # Mappings and lists that only the draft has, by identity; held, so that no other can
         # take it.

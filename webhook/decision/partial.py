@@ -22,7 +22,7 @@ _UNSET: Final[Any] = msgspec.UNSET
 _RAW: Final[Any] = msgspec.Raw
 
 
-class UndeclaredReadError(TypeError):
+class UndeclaredReadError(Exception):
     """Something read what nobody has declared that it reads; the text says what to declare."""
 
 

@@ -24,9 +24,9 @@ _NOT_PLAIN: Final = re.compile(r"[^\n\x20-\x7e]")
 # Control characters but tab and new line, line and paragraph separators, bidirectional and other
 # invisible controls, halves of characters. Not the joiners that Persian and emoji are written with.
 _HARMFUL: Final = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
-    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-    "|\r(?!\n)"
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
+    r"\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+    r"|\r(?!\n)"
 )
 
 

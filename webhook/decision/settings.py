@@ -56,7 +56,8 @@ class Setting:
         takes: the values it takes, for the docs table.
         help: what it does, for the docs table.
         modifies: the setting that this one only modifies, if it does.
-        in_template: whether it acts on the pod template; filled in by the table.
+        examples: texts that it takes, one of each form; tests and fuzzers draw from them.
+        refused: texts that it does not take, likewise.
     """
 
     name: str
@@ -66,6 +67,8 @@ class Setting:
     takes: str
     help: str
     modifies: str | None = None
+    examples: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

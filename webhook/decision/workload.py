@@ -347,6 +347,18 @@ def _is_none(surge: Any) -> bool:
     return surge is not None and resolved(surge, 1, math.ceil) == 0
 
 
+def why_no_surge(kind: Kind, workload: Json) -> str | None:
+    """Say for what no extra pod can come first; None where one can."""
+    if kind is not DEPLOYMENT and kind is not DAEMON_SET:
+        return f"a {kind.name}"
+    used = strategy_type(kind, workload)
+    if used != "RollingUpdate":
+        return f"the strategy {used}"
+    if takes_host_ports(workload):
+        return "pods that take ports of their node"
+    return None
+
+
 def all_containers(workload: Json) -> Iterator[Json]:
     """Walk the regular containers, then the init containers."""
     yield from containers(workload)

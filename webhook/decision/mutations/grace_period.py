@@ -9,11 +9,10 @@ The grace period becomes the larger of what the user gave and S + A, but of S + 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from webhook.decision.draft import NOTHING, Draft, Field
-from webhook.decision.mutations.model import Mutation, Situation
-from webhook.decision.mutations.pre_stop import injected_sleep, wanted_sleep
+from webhook.decision.draft import Draft, Field, raised_from
+from webhook.decision.mutations.model import Mutation, Situation, published_sleep
 from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import Setting, shutdown_duration
 from webhook.decision.workload import (
@@ -28,14 +27,10 @@ from webhook.decision.workload import (
 _LARGEST: Final = 2**63 - 1
 
 
-def _plausible(value: Any, was: Any) -> bool:
-    return type(value) is int and (was in NOTHING or (type(was) is int and was < value))
-
-
 GRACE_PERIOD: Final = Field(
     ("spec", "terminationGracePeriodSeconds"),
     "pre-stop-sleep",
-    plausible=_plausible,
+    plausible=raised_from(),
     stored=DEFAULT_GRACE_SECONDS,
 )
 
@@ -43,9 +38,9 @@ GRACE_PERIOD: Final = Field(
 def apply(draft: Draft, situation: Situation) -> None:
     """Raise the grace period."""
     shutdown = situation["shutdown-time"]
-    injected = injected_sleep(draft, situation)
+    wanted, injected = published_sleep(draft)
     # What is inherited follows the sleep that it modifies; what is written always applies.
-    asked = shutdown.value is not None and (shutdown.written or wanted_sleep(draft, situation) > 0)
+    asked = shutdown.value is not None and (shutdown.written or wanted > 0)
     if injected is None and not asked:
         return
     given = grace_seconds(draft.root)
@@ -87,6 +82,8 @@ MUTATION: Final[Mutation] = Mutation(
             help="how long the application needs after SIGTERM; the grace period it had where "
             "not set",
             modifies="pre-stop-sleep",
+            examples=("0", "6s", "2m6s", "24h"),
+            refused=("25h", "1d"),
         ),
         Setting(
             "max-grace",
@@ -96,6 +93,8 @@ MUTATION: Final[Mutation] = Mutation(
             takes="duration, up to `24h`",
             help="the longest that the grace period may become: the sleep gives way",
             modifies="pre-stop-sleep",
+            examples=("0", "25s", "43s", "24h"),
+            refused=("25h", "1d"),
         ),
     ),
     settle=settle,

@@ -6,19 +6,14 @@ for the API server to refuse.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from webhook.decision.draft import NOTHING, Draft, Field
+from webhook.decision.draft import Draft, Field, raised_from
 from webhook.decision.mutations.model import Mutation, Situation
 from webhook.decision.settings import Setting, duration
 
-
-def _plausible(value: Any, was: Any) -> bool:
-    return type(value) is int and (was in NOTHING or (type(was) is int and 0 <= was < value))
-
-
 MIN_READY: Final = Field(
-    ("spec", "minReadySeconds"), "min-ready", in_template=False, plausible=_plausible
+    ("spec", "minReadySeconds"), "min-ready", in_template=False, plausible=raised_from(0)
 )
 
 
@@ -40,6 +35,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="30s",
             takes="duration, `0` = none",
             help="raises `minReadySeconds` to it",
+            examples=("0", "8", "580s", "1h"),
+            refused=("1h1s", "x"),
         ),
     ),
 )

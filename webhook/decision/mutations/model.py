@@ -88,6 +88,33 @@ class Situation:
         return self.policy[setting]
 
 
+class PreStopSleep(NamedTuple):
+    """What the preStop mutation publishes for those after it.
+
+    Args:
+        wanted: the seconds asked for, before `max-grace` cuts them; 0 for no hook of ours.
+        injected: the longest sleep that was injected or chained; None where none was.
+    """
+
+    wanted: int = 0
+    injected: int | None = None
+
+
+NO_SLEEP: Final = PreStopSleep()
+_SLEEP: Final = "pre-stop-sleep"
+
+
+def publish_sleep(draft: Draft, sleep: PreStopSleep) -> None:
+    """Tell the mutations that come later of the sleep; no mutation imports another."""
+    draft.published[_SLEEP] = sleep
+
+
+def published_sleep(draft: Draft) -> PreStopSleep:
+    """Give what was published of the sleep; nothing where nobody has."""
+    sleep: PreStopSleep = draft.published.get(_SLEEP, NO_SLEEP)
+    return sleep
+
+
 @dataclass(frozen=True, slots=True)
 class Mutation:
     """A plain function of a draft and a situation, with the settings and fields that are its own.

@@ -16,8 +16,13 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
 from webhook.decision.draft import KEEP, NAMED, NOTHING, Draft, Field, Injection, identical
-from webhook.decision.mutations.model import Mutation, Situation, no_native_sleep
-from webhook.decision.mutations.strategy import will_surge
+from webhook.decision.mutations.model import (
+    Mutation,
+    PreStopSleep,
+    Situation,
+    no_native_sleep,
+    publish_sleep,
+)
 from webhook.decision.outcomes import WarningCode
 from webhook.decision.settings import Setting, container_names, duration, one_of
 from webhook.decision.workload import (
@@ -28,6 +33,7 @@ from webhook.decision.workload import (
     longest_native_sleep,
     never_overlaps,
     pre_stop,
+    why_no_surge,
 )
 
 
@@ -72,7 +78,7 @@ PRE_STOP: Final = Field(
 _KEY_END: Final = PRE_STOP.pattern.partition(NAMED)[2]
 
 
-def wanted_sleep(draft: Draft, situation: Situation) -> int:
+def _wanted(draft: Draft, situation: Situation) -> int:
     """Give the seconds to sleep before `max-grace` cuts them, 0 for no hook of ours."""
     sleep = situation["pre-stop-sleep"]
     seconds = int(sleep.value)
@@ -80,20 +86,31 @@ def wanted_sleep(draft: Draft, situation: Situation) -> int:
         return seconds
     if given_grace_seconds(draft.root) == 0:
         return 0
-    if never_overlaps(situation.kind, draft.root) and not will_surge(draft, situation):
+    if never_overlaps(situation.kind, draft.root) and not _will_surge(draft, situation):
         return 0
     return seconds
 
 
-def time_to_stop(draft: Draft, situation: Situation) -> int:
+def _will_surge(draft: Draft, situation: Situation) -> bool:
+    """Tell whether the strategy becomes one where a new pod comes before an old one goes."""
+    surges: bool = situation["strategy"].value == "surge"
+    return surges and why_no_surge(situation.kind, draft.root) is None
+
+
+def _time_to_stop(draft: Draft, situation: Situation) -> int:
     """Give the seconds that the application has after the sleep."""
     shutdown = situation["shutdown-time"].value
     return grace_seconds(draft.root) if shutdown is None else int(shutdown)
 
 
 def apply(draft: Draft, situation: Situation) -> None:
-    """Inject or chain the sleep, or put a native one in place of the user's."""
-    seconds = wanted_sleep(draft, situation)
+    """Inject or chain the sleep, or put a native one in place of the user's; publish it."""
+    seconds = _wanted(draft, situation)
+    _apply(draft, situation, seconds)
+    publish_sleep(draft, PreStopSleep(seconds, _injected(draft, situation)))
+
+
+def _apply(draft: Draft, situation: Situation, seconds: int) -> None:
     existing = situation["pre-stop-existing"]
     chain = existing.value == "chain" and seconds > 0
     # What is inherited follows the sleep that it modifies; what is written always applies.
@@ -154,7 +171,7 @@ def _within_max_grace(draft: Draft, situation: Situation, seconds: int) -> int:
     if most is None:
         return seconds
     longest = max(seconds, longest_native_sleep(draft.root))
-    excess = longest + time_to_stop(draft, situation) - most
+    excess = longest + _time_to_stop(draft, situation) - most
     if excess <= 0:
         return seconds
     left = max(0, seconds - excess)
@@ -165,7 +182,7 @@ def _within_max_grace(draft: Draft, situation: Situation, seconds: int) -> int:
     return left
 
 
-def injected_sleep(draft: Draft, situation: Situation) -> int | None:
+def _injected(draft: Draft, situation: Situation) -> int | None:
     """Give the seconds of the longest sleep that was injected or chained; None where none was."""
     alike = situation["pre-stop-existing"].value == "keep"
     longest: int | None = None
@@ -287,6 +304,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="30s",
             takes="duration, `0` = none",
             help="adds a preStop sleep to each regular container that has no preStop",
+            examples=("0", "2", "22s", "1m2s"),
+            refused=("30 s", "1h1s", "-1"),
         ),
         Setting(
             "pre-stop-handler",
@@ -297,6 +316,8 @@ MUTATION: Final[Mutation] = Mutation(
             help="the native `sleep` action where API server and nodes are 1.30 or newer (or "
             "unknown), and for a Rollout where its CRD has it; else `exec: [sleep, N]`",
             modifies="pre-stop-sleep",
+            examples=("auto", "sleep", "exec"),
+            refused=("Sleep",),
         ),
         Setting(
             "pre-stop-containers",
@@ -306,6 +327,8 @@ MUTATION: Final[Mutation] = Mutation(
             takes="container names",
             help="which containers; all regular ones where not set",
             modifies="pre-stop-sleep",
+            examples=("app", "db, web-1 gone"),
+            refused=("App", "a_b"),
         ),
         Setting(
             "pre-stop-existing",
@@ -316,6 +339,8 @@ MUTATION: Final[Mutation] = Mutation(
             help="what happens to a preStop that the user wrote: kept; (exec only) run after the "
             "sleep; or, where it does nothing but sleep, made a native sleep of the same length",
             modifies="pre-stop-sleep",
+            examples=("keep", "chain", "native"),
+            refused=("chained",),
         ),
     ),
 )

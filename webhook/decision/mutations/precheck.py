@@ -190,6 +190,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="none",
             takes="targets",
             help="adds the init container that waits for them",
+            examples=("db:5432", "http://api/a?b=%20 dns://db"),
+            refused=("db:0", "ftp://db"),
         ),
         Setting(
             "precheck-require",
@@ -199,6 +201,8 @@ MUTATION: Final[Mutation] = Mutation(
             takes="`all` `any` `majority` or a number",
             help="how many must be up",
             modifies="precheck",
+            examples=("all", "any", "9"),
+            refused=("most", "-1"),
         ),
         Setting(
             "precheck-timeout",
@@ -208,6 +212,8 @@ MUTATION: Final[Mutation] = Mutation(
             takes="duration, `0` = for ever",
             help="when it gives up",
             modifies="precheck",
+            examples=("0", "2m"),
+            refused=("1h1s",),
         ),
         Setting(
             "precheck-resources",
@@ -217,6 +223,8 @@ MUTATION: Final[Mutation] = Mutation(
             takes="CPU/memory, such as `100m/64Mi`",
             help="what its container requests, and its limits; the configuration's where not set",
             modifies="precheck",
+            examples=("50m/32Mi", "2/1Gi"),
+            refused=("1/2/3", "x"),
         ),
     ),
 )

@@ -11,19 +11,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from webhook.decision.draft import NOTHING, Draft, Field
+from webhook.decision.draft import Draft, Field, raised_from
 from webhook.decision.mutations.model import Mutation, Situation
 from webhook.decision.workload import DEFAULT_DEADLINE_SECONDS, Kind
 
 _ROOM_SECONDS: Final = 60
 
 
-def _plausible(value: Any, was: Any) -> bool:
-    return type(value) is int and (was in NOTHING or (type(was) is int and 0 <= was < value))
-
-
 PROGRESS_DEADLINE: Final = Field(
-    ("spec", "progressDeadlineSeconds"), "min-ready", in_template=False, plausible=_plausible
+    ("spec", "progressDeadlineSeconds"), "min-ready", in_template=False, plausible=raised_from(0)
 )
 
 

@@ -46,6 +46,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="none",
             takes="condition types",
             help="appends them to the pod template's `readinessGates`",
+            examples=("example.com/ours", "Ours example.com/own"),
+            refused=("a//b", "-x"),
         ),
     ),
 )

@@ -152,6 +152,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="none",
             takes="`http://:8080/path` `tcp://:5432` `grpc://:9000`",
             help="adds a readiness probe where the container has none",
+            examples=("http://:web/health", "tcp://:5432", "grpc://:9000"),
+            refused=("http://host:80", "tcp://:0"),
         ),
     ),
 )

@@ -22,8 +22,7 @@ from webhook.decision.workload import (
     keeps_apart,
     pod_spec,
     rolling_update,
-    strategy_type,
-    takes_host_ports,
+    why_no_surge,
 )
 
 _PERCENT = re.compile(r"0*(100|[0-9]{1,2})%")
@@ -60,17 +59,12 @@ def is_zero(value: Any) -> bool:
     return _ZERO.fullmatch(value) is not None if isinstance(value, str) else value == 0
 
 
-def will_surge(draft: Draft, situation: Situation) -> bool:
-    """Tell whether the strategy becomes one where a new pod comes before an old one goes."""
-    return situation["strategy"].value == "surge" and _unfit(situation.kind, draft.root) is None
-
-
 def apply(draft: Draft, situation: Situation) -> None:
     """Let new pods come before old ones go."""
     if situation["strategy"].value != "surge":
         return
     kind = situation.kind
-    reason = _unfit(kind, draft.root)
+    reason = why_no_surge(kind, draft.root)
     if reason:
         draft.alert(WarningCode.NO_SURGE, f"strategy: surge does nothing for {reason}")
         return
@@ -110,17 +104,6 @@ def settle(draft: Draft, kind: Kind) -> None:
             draft.keep(place)
 
 
-def _unfit(kind: Kind, workload: dict[str, Any]) -> str | None:
-    if kind not in FIELDS:
-        return f"a {kind.name}"
-    used = strategy_type(kind, workload)
-    if used != "RollingUpdate":
-        return f"the strategy {used}"
-    if takes_host_ports(workload):
-        return "pods that take ports of their node"
-    return None
-
-
 def _rolling(kind: Kind, workload: dict[str, Any]) -> tuple[Any, Any]:
     rolling = rolling_update(kind, workload)
     return rolling.get("maxUnavailable"), rolling.get("maxSurge")
@@ -138,6 +121,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="keep",
             takes="`keep` `surge`",
             help="`surge`: `maxUnavailable: 0`, and `maxSurge` at least 1",
+            examples=("keep", "surge"),
+            refused=("rolling",),
         ),
     ),
     settle=settle,
