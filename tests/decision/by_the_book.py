@@ -49,6 +49,8 @@ MUTATION: Final[Mutation] = Mutation(
             default="keep",
             takes="`keep` `logs`",
             help="`logs`: what a failed container logged last is its termination message",
+            examples=("keep", "logs"),
+            refused=("log", "keep logs"),
         ),
     ),
 )

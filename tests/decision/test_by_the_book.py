@@ -92,8 +92,13 @@ def test_audit_mode_only_says_that_it_would() -> None:
     assert "termination-message" in str(answered["auditAnnotations"])
 
 
-def test_a_value_that_it_does_not_take_is_refused() -> None:
-    """And the message says what it takes."""
-    refused = decide(with_settings(GIVEN, termination_message="sometimes"), None, BY).refused
-    assert [each.name for each in refused] == ["termination-message"]
-    assert "keep" in refused[0].expected
+def test_what_it_takes_and_refuses_is_as_its_examples_say() -> None:
+    """And the message says what would be right."""
+    (setting,) = MUTATION.settings
+    assert setting.examples
+    for text in setting.examples:
+        assert not decide(with_settings(GIVEN, **{setting.name: text}), None, BY).refused
+    for text in setting.refused:
+        refused = decide(with_settings(GIVEN, **{setting.name: text}), None, BY).refused
+        assert [each.name for each in refused] == [setting.name]
+        assert refused[0].expected == "expected keep or logs"
