@@ -402,6 +402,7 @@ def test_by_default_no_role_reads_a_workload_or_a_pod() -> None:
         "namespaces",
         "nodes",
         "customresourcedefinitions",
+        "configmaps",  # its own configuration, by name
         "mutatingwebhookconfigurations",
         "secrets",
     }
