@@ -77,9 +77,14 @@ def _of_type(kind: str, node: Manifest) -> st.SearchStrategy[Any]:  # noqa: PLR0
                 return st.text(min_size=node.get("minLength", 0), max_size=20)
             # Helm's expressions are Go's: `$` is the end, and `\w` and `\s` are ASCII.
             pattern = node["pattern"].removesuffix("$") + r"\Z"
-            found = st.from_regex(pattern.replace(r"\s", "[ \t\n]"))
+            for written, meant in ((r"[,\s]", "[, \t\n]"), (r"[\s", "[ \t\n"), (r"\s", "[ \t\n]")):
+                pattern = pattern.replace(written, meant)
+            found = st.from_regex(pattern)
             return found.filter(lambda text: len(text) <= node.get("maxLength", 4096))
     keys = {key: values_of(each) for key, each in node.get("properties", {}).items()}
+    if "precheck-require" in keys:
+        # The grammar of targets is more than an expression: what is none is found by the command.
+        keys["precheck"] = st.sampled_from(["none", "db:5432", "dns://db, http://api/a?b=%20"])
     if not keys and isinstance(node.get("additionalProperties"), dict):
         inside = values_of(node["additionalProperties"])
         return st.dictionaries(st.sampled_from(["cpu", "memory"]), inside)
