@@ -22,6 +22,7 @@ from tests.decision.apiserver import fill_in
 from webhook.cluster.backfill import Clock
 from webhook.decision.admission import Admission
 from webhook.decision.configuration import Configuration, decided_by
+from webhook.decision.review import SPEAKER
 from webhook.decision.settings import Namespace
 from webhook.decision.workload import KINDS, ROLLOUT, STATEFUL_SET, Kind, mapping
 
@@ -244,7 +245,7 @@ class Rolling(Served):
         """Pass on what the webhook tells in a dry run."""
         if "dryRun" not in request.query or self.admission is None:
             return {}
-        told = decided_by(self.admission.digest)
+        told = SPEAKER + decided_by(self.admission.digest)
         return {"Warning": f'299 - "another \\"one\\", of others", 299 - "{told}"'}
 
     def _change(

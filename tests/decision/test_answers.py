@@ -36,7 +36,10 @@ from tests.builders import (
     worker,
     workload,
 )
+from webhook.decision.admission import Admission
+from webhook.decision.configuration import Configuration, decided_by
 from webhook.decision.mutations import MUTATIONS
+from webhook.decision.review import SPEAKER
 
 AUDIT = admission({"mode": "audit"})
 
@@ -459,3 +462,18 @@ def test_decisions_do_not_depend_on_those_before() -> None:
     assert first.operations == again.operations
     assert hooks(again.result) == [NATIVE_30]
     assert template_of(first.result) == template_of(again.result)
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize(
+    "manager", ["seamless-backfill", "seamless-backfill-no-restart", "kubectl"]
+)
+def test_what_decides_is_told_to_a_dry_run_of_a_backfill_alone(manager: str, *, dry: bool) -> None:
+    """As its first warning, which no other one can push out; nobody else hears of it."""
+    given = review(deployment(), dryRun=dry, options={"fieldManager": manager})
+    admission = Admission(Configuration())
+    answer = orjson.loads(admission.answer(orjson.dumps(given)).body)["response"]
+    told = [each for each in answer.get("warnings", ()) if "decided by" in each]
+    wanted = f"{SPEAKER}{decided_by(admission.digest)}"
+    assert told == ([wanted] if dry and manager != "kubectl" else [])
+    assert all(len(each) <= 120 for each in told)

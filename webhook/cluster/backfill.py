@@ -33,6 +33,7 @@ from webhook.cluster.client import CONFLICT, NOT_FOUND, ApiError, ClusterError, 
 from webhook.cluster.workloads import MissingRightError, Workloads
 from webhook.decision.configuration import DECIDED_BY
 from webhook.decision.estimate import duration
+from webhook.decision.review import SPEAKER
 from webhook.decision.workload import KINDS, Kind, malformed, mapping
 from webhook.rollout.order import Change, least_seconds, max_unavailable_pods, ordered
 from webhook.rollout.planners import REVERT, Action, Planner
@@ -510,7 +511,8 @@ class Run:
         while True:
             heard: list[str] = []
             self._send(change, workload, action.asked, heard)
-            found = next((each for each in heard if each.startswith(DECIDED_BY)), None)
+            told = (each.removeprefix(SPEAKER) for each in heard if each.startswith(SPEAKER))
+            found = next((each for each in told if each.startswith(DECIDED_BY)), None)
             if found == wanted:
                 return None
             if self._stop.asked:

@@ -20,7 +20,7 @@ Path = tuple[str, ...]
 API_VERSION: Final = "admission.k8s.io/v1"
 WARNING_LENGTH: Final = 120
 _WARNINGS: Final = 20
-_SPEAKER: Final = "seamless-rollouts: "
+SPEAKER: Final = "seamless-rollouts: "
 _CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
 _MOST_SHOWN: Final = 300
 _BROKEN: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -342,7 +342,7 @@ def encode(
             "status": "Failure",
             "code": 422,
             "reason": "Invalid",
-            "message": _SPEAKER + refusal,
+            "message": SPEAKER + refusal,
         }
     elif operations:
         response["patchType"] = "JSONPatch"
@@ -365,7 +365,7 @@ def _as_it_came(value: Any) -> orjson.Fragment:
 
 def warning_text(text: str) -> str:
     """Give a warning as the user sees it: one line of at most 120 characters."""
-    text = _SPEAKER + _printable(text)
+    text = SPEAKER + _printable(text)
     return text if len(text) <= WARNING_LENGTH else text[: WARNING_LENGTH - 1] + _CUT
 
 
