@@ -13,6 +13,8 @@ from webhook.cli import backfill, serve, status
 STATUS = f"{NAME}-status"
 BACKFILL = f"{NAME}-backfill"
 APPS = ["deployments", "statefulsets", "daemonsets"]
+CLUSTER = {"nodes": ["list"], "customresourcedefinitions": ["get"]}
+"""What the cluster can carry: its nodes, and the CRD of Argo Rollouts."""
 
 
 def cron_job(**values: Any) -> list[Manifest]:
@@ -107,7 +109,8 @@ def test_it_decides_by_the_configuration_of_the_webhook(
 def test_status_may_list_and_nothing_else() -> None:
     """Least rights."""
     found = rights(cron_job(), STATUS)
-    assert found == {resource: ["list"] for resource in ("namespaces", *APPS, "rollouts")}
+    read = {resource: ["list"] for resource in ("namespaces", *APPS, "rollouts")}
+    assert found == {**read, **CLUSTER}
 
 
 @pytest.mark.parametrize(
@@ -191,21 +194,26 @@ def test_a_backfill_may_patch_workloads_and_write_events() -> None:
         "poddisruptionbudgets": ["list"],
         "mutatingwebhookconfigurations": ["get"],
         "events": ["create"],
+        **CLUSTER,
     }
-    (rule,) = (
-        each
+    named = [
+        each["resourceNames"]
         for each in only(job(apply=True), "ClusterRole", BACKFILL)["rules"]
         if "resourceNames" in each
-    )
-    assert rule["resourceNames"] == [NAME]
+    ]
+    assert sorted(named) == [["rollouts.argoproj.io"], [NAME]]
 
 
 def test_a_backfill_of_one_namespace_may_change_nothing_beyond_it() -> None:
     """What it reads and patches is in a Role there, bound to the account of the Job."""
     manifests = job(apply=True, namespace="shop")
     everywhere = only(manifests, "ClusterRole", BACKFILL)["rules"]
-    assert [(each["resources"], each["resourceNames"], each["verbs"]) for each in everywhere] == [
+    assert [
+        (each["resources"], each.get("resourceNames"), each["verbs"]) for each in everywhere
+    ] == [
         (["namespaces"], ["shop"], ["get"]),
+        (["nodes"], None, ["list"]),
+        (["customresourcedefinitions"], ["rollouts.argoproj.io"], ["get"]),
         (["mutatingwebhookconfigurations"], [NAME], ["get"]),
     ]
     role = only(manifests, "Role", BACKFILL)

@@ -85,6 +85,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/* A value as text. Helm may hold a whole number as a float, which would be written as 1e+06. */}}
+{{- define "seamless-rollouts.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{/*
 The configuration file. A key that is null in the values has been taken out of them by Helm:
 precheck.runAsUser must then be written as null, for absent means 65532.
@@ -92,13 +97,13 @@ precheck.runAsUser must then be written as null, for absent means 65532.
 {{- define "seamless-rollouts.configuration" -}}
 {{- $defaults := dict }}
 {{- range $name, $value := .Values.defaults }}
-{{- $_ := set $defaults $name (toString $value) }}
+{{- $_ := set $defaults $name (include "seamless-rollouts.text" $value) }}
 {{- end }}
 {{- $kindDefaults := dict }}
 {{- range $kind, $settings := .Values.kindDefaults }}
 {{- $texts := dict }}
 {{- range $name, $value := $settings }}
-{{- $_ := set $texts $name (toString $value) }}
+{{- $_ := set $texts $name (include "seamless-rollouts.text" $value) }}
 {{- end }}
 {{- $_ := set $kindDefaults $kind $texts }}
 {{- end }}
@@ -110,7 +115,7 @@ precheck.runAsUser must then be written as null, for absent means 65532.
 {{- range $kind, $quantities := default dict .Values.precheck.resources }}
 {{- $texts := dict }}
 {{- range $name, $value := default dict $quantities }}
-{{- $_ := set $texts $name (toString $value) }}
+{{- $_ := set $texts $name (include "seamless-rollouts.text" $value) }}
 {{- end }}
 {{- $_ := set $resources $kind $texts }}
 {{- end }}
